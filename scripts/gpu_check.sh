@@ -5,16 +5,21 @@
 #   scripts/gpu_check.sh [--kernels|--goldens|--speed] [--json OUT]
 #
 # ANYID_RT names the program, ANYID_NVRTC the folder of NVRTC; both are looked for otherwise. At most nine
-# minutes; the table has at most 60 lines.
+# minutes; the table has at most 60 lines, and what was found until then is kept if it is ended before.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 program=${ANYID_RT:-}
-for at in "$here/target/release/anyid-rt" "$here/anyid-rt" "$(command -v anyid-rt)"; do
-    [ -z "$program" ] && [ -x "$at" ] && program=$at
+own=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+for at in "$own/anyid-rt" "$here/target/release/anyid-rt" "$here/anyid-rt" "$(command -v anyid-rt)"; do
+    [ -z "$program" ] && [ -f "$at" ] && [ -x "$at" ] && program=$at
 done
 if [ -z "$program" ]; then
-    echo "there is no anyid-rt: build it, or name it in ANYID_RT" >&2
+    echo "there is no anyid-rt: build it, lay it beside this script, or name it in ANYID_RT" >&2
+    exit 1
+fi
+if ! { [ -f "$program" ] && [ -x "$program" ]; } && ! command -v "$program" >/dev/null; then
+    echo "ANYID_RT names $program, which is no program" >&2
     exit 1
 fi
 
@@ -36,4 +41,4 @@ nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem --f
     echo "nvidia-smi is not here"
 fixtures=()
 [ -d "$here/tests/fixtures" ] && fixtures=(--fixtures "$here/tests/fixtures")
-exec timeout --foreground 540 "$program" gpu-check ${fixtures[@]+"${fixtures[@]}"} "$@"
+exec timeout --foreground --kill-after=10 540 "$program" gpu-check ${fixtures[@]+"${fixtures[@]}"} "$@"

@@ -51,6 +51,11 @@ pub trait Device: Send + Sync {
     /// What it is.
     fn about(&self) -> &About;
 
+    /// Bytes of its own memory that can still be had; `None` where it takes the memory of this process.
+    fn free_bytes(&self) -> Option<u64> {
+        self.about().capacity
+    }
+
     /// Bytes that the weights of `plans` will take once loaded, known without them.
     fn weight_bytes(&self, plans: &[&Plan]) -> u64;
 

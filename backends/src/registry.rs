@@ -9,7 +9,28 @@ use crate::device::Device;
 use crate::errors::OpenError;
 use crate::targets;
 use anyid_ir::kernel::Target;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+
+/// How programs are run that write the files of a list: by default as the system runs them. Who embeds
+/// devices gives a way that ends them, and removes their files, together with itself. What they print
+/// is not kept, but for their messages.
+#[derive(Clone, Copy)]
+pub struct Programs(pub fn(&mut Command, &[&Path]) -> io::Result<Output>);
+
+impl Default for Programs {
+    fn default() -> Self {
+        Self(|command, _| command.stdin(Stdio::null()).stdout(Stdio::null()).output())
+    }
+}
+
+impl std::fmt::Debug for Programs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Programs")
+    }
+}
 
 /// How a device is to work. What a kind does not know is not its affair.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +39,8 @@ pub struct Settings {
     pub threads: usize,
     /// Settings of single kinds by name, such as `simd`.
     pub values: Vec<(String, String)>,
+    /// How compilers are run.
+    pub programs: Programs,
 }
 
 impl Settings {
@@ -51,13 +74,19 @@ pub struct Opening<'o> {
 }
 
 impl Opening<'_> {
+    /// The number behind the colon, 0 without one; `None` for what is none as it is written, such as +1
+    /// or 01.
+    pub fn asked(&self) -> Option<usize> {
+        let Some(text) = self.variant else { return Some(0) };
+        text.parse().ok().filter(|number: &usize| number.to_string() == text)
+    }
+
     /// The number behind the colon, 0 without one, of `count` devices that are there.
     ///
     /// # Errors
     /// [`OpenError::NotThere`] for another number, or for none.
     pub fn number(&self, count: usize) -> Result<usize, OpenError> {
-        let number = self.variant.map_or(Ok(0), str::parse::<usize>).ok();
-        number.filter(|number| *number < count).ok_or_else(|| {
+        self.asked().filter(|number| *number < count).ok_or_else(|| {
             let kind = self.name.split(':').next().unwrap_or_default();
             OpenError::NotThere(match count {
                 0 => format!("this machine has no {kind} device"),
@@ -193,13 +222,15 @@ impl Registry {
             .flat_map(|kind| (kind.targets)().into_iter().map(move |each| (kind, each)))
     }
 
-    /// The target called `name`.
+    /// The target called `name`, which may be the name of an architecture that a target stands for.
     pub fn target(&self, name: &str) -> Option<Target> {
+        let name = targets::of_architecture(name).unwrap_or(name);
         self.targets().map(|(_, target)| target).find(|target| target.name == name)
     }
 
     /// Whether this build has devices for the target called `name`.
     pub fn runs(&self, name: &str) -> bool {
+        let name = targets::of_architecture(name).unwrap_or(name);
         self.targets().any(|(kind, target)| target.name == name && kind.open.is_some())
     }
 }
@@ -237,6 +268,9 @@ mod tests {
         };
         assert_eq!(number(None, 1), Ok(0));
         assert_eq!(number(Some("1"), 2), Ok(1));
+        for text in ["+0", "00", "-1", ""] {
+            assert!(number(Some(text), 1).is_err(), "{text}");
+        }
         assert_eq!(number(Some("1"), 1), Err("there is one cuda device, cuda:0".into()));
         assert_eq!(number(Some("x"), 3), Err("the cuda devices are cuda:0 to cuda:2".into()));
         assert_eq!(number(None, 0), Err("this machine has no cuda device".into()));
@@ -290,6 +324,9 @@ mod tests {
             assert_eq!(registry.target(name).map(|target| target.name), Some(name));
             assert_eq!(registry.runs(name), runs, "{name}");
         }
+        // As devices and NVIDIA call it.
+        let hopper = registry.target("cuda:sm_90a").map(|target| target.name);
+        assert_eq!((hopper, registry.runs("cuda:sm_90a")), (Some("cuda:sm_90"), cuda));
         for name in ["cuda", "cuda:0", "cuda:sm_91", ""] {
             assert!(registry.target(name).is_none() && !registry.runs(name), "{name}");
         }

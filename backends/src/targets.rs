@@ -49,6 +49,32 @@ pub fn cuda() -> Vec<Target> {
     ]
 }
 
+/// The target of plans for NVIDIA GPUs of a compute capability; none below 8.0, for which there are no
+/// kernels.
+pub fn of_capability(major: i32, minor: i32) -> Option<&'static str> {
+    match (major, minor) {
+        (..8, _) => None,
+        (8, 9) => Some("cuda:sm_89"),
+        (8, _) => Some("cuda:sm_80"),
+        (9..12, _) => Some("cuda:sm_90"),
+        (12.., _) => Some("cuda:sm_120"),
+    }
+}
+
+/// The target that an architecture's name stands for, as NVIDIA writes it: `cuda:sm_90a` and `cuda:sm_100`
+/// are `cuda:sm_90`.
+pub(crate) fn of_architecture(name: &str) -> Option<&'static str> {
+    /// The capabilities that GPUs have.
+    const KNOWN: [(i32, &[i32]); 5] =
+        [(8, &[0, 6, 7, 8, 9]), (9, &[0]), (10, &[0, 1, 3]), (11, &[0]), (12, &[0, 1])];
+    let digits = name.strip_prefix("cuda:sm_")?;
+    let digits = digits.strip_suffix(['a', 'f']).unwrap_or(digits);
+    let number: i32 = digits.parse().ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()))?;
+    let (major, minor) = (number / 10, number % 10);
+    let known = KNOWN.iter().any(|(own, all)| *own == major && all.contains(&minor));
+    of_capability(major, minor).filter(|_| known)
+}
+
 /// A GPU with own products that take every epilogue, and attention in blocks. Rates are operations a
 /// second in bf16 and f16, those in f32, and bytes a second.
 fn nvidia(name: &'static str, half: f64, single: f64, bytes_per_second: f64) -> Target {
@@ -97,6 +123,31 @@ pub fn wgpu() -> Vec<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_architectures_stand_for_targets() {
+        for (name, target) in [
+            ("cuda:sm_90a", Some("cuda:sm_90")),
+            ("cuda:sm_80", Some("cuda:sm_80")),
+            ("cuda:sm_86", Some("cuda:sm_80")),
+            ("cuda:sm_100", Some("cuda:sm_90")),
+            ("cuda:sm_103a", Some("cuda:sm_90")),
+            ("cuda:sm_121", Some("cuda:sm_120")),
+            ("cuda:sm_75", None),
+            ("cuda:sm_91", None),
+            ("cuda:sm_9", None),
+            ("cuda:sm_+90", None),
+            ("cuda:sm_", None),
+            ("sm_90", None),
+        ] {
+            assert_eq!(of_architecture(name), target, "{name}");
+        }
+        let all = cuda();
+        for target in [(8, 0), (8, 9), (9, 0), (10, 3), (12, 0), (13, 0)] {
+            let name = of_capability(target.0, target.1).unwrap();
+            assert!(all.iter().any(|own| own.name == name), "{name}");
+        }
+    }
 
     #[test]
     fn stated_machines_are_complete() {

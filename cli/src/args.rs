@@ -236,8 +236,9 @@ pub struct PhaseArgs {
 /// Switches for looking into the compiler.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PassArgs {
-    /// What to compile for: cpu, cuda:sm_80, cuda:sm_89, cuda:sm_90, cuda:sm_120 or wgpu. Only what
-    /// is compiled for a device of this build runs here.
+    /// What to compile for: cpu, cuda:sm_80, cuda:sm_89, cuda:sm_90, cuda:sm_120 or wgpu. Another
+    /// architecture of NVIDIA, such as cuda:sm_90a, stands for the one that its GPUs use. Only what is
+    /// compiled for a device of this build runs here.
     #[arg(long, value_name = "NAME", default_value = "cpu", help_heading = "Compiler")]
     pub target: String,
     /// Inputs in which two branches differ; the branches are evaluated together where that is

@@ -76,6 +76,12 @@ pub fn summary(recipe: &Recipe) -> String {
             out.push_str(&format!("{half:14}in tiles of {width}x{height}\n"));
         }
     }
+    let words = match recipe.device_words.is_empty() {
+        true => String::new(),
+        false => format!("{}; ", recipe.device_words),
+    };
+    let (device, instructions) = (&recipe.device, &recipe.instructions);
+    out.push_str(&format!("device        {device} ({})\n", output::plain(&(words + instructions))));
     out.push_str(&format!("made by       anyid-rt {}\n", recipe.product));
     out
 }

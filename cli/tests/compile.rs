@@ -286,7 +286,12 @@ fn plans_are_made_for_devices_of_other_builds() {
     let inspected = folder.run("inspect gpu.plan --json").fine().json();
     assert_eq!(inspected["target"], "cuda:sm_90");
     let done = folder.run(&format!("run gpu.plan {WITH} -o out.safetensors"));
-    done.fails("E0514").says("the plan is for target cuda:sm_90, not for cpu");
+    let done = done.fails("E0514").says("the plan is for target cuda:sm_90, not for cpu");
+    done.says("--target cpu -o FILE.plan");
+    // As NVIDIA and devices call it.
+    let hopper = folder.run("compile net.ir --target cuda:sm_90a --json").fine().json();
+    assert_eq!(hopper["target"], "cuda:sm_90");
+    folder.run("compile net.ir --target cuda:sm_91").fails("E0506");
     for (flag, code) in [("--target cuda:sm_90", "E0900"), ("--device wgpu", "E0904")] {
         let done = folder.run(&format!("run cpu.plan {flag} {WITH} -o out.safetensors"));
         done.fails(code);

@@ -133,7 +133,12 @@ impl AdapterEntry {
 pub struct Recipe {
     /// Version of the program that made it.
     pub product: String,
-    /// Vector instructions it used; others differ in the last bits.
+    /// The device that computed it, such as `cuda:0`; `cpu` in recipes from before it was written.
+    pub device: String,
+    /// What that device is, for people; empty where it was not written.
+    pub device_words: String,
+    /// Instructions or architecture of the device, with the version of its compiler if it has one; others
+    /// differ in the last bits.
     pub instructions: String,
     /// The prompt as given.
     pub prompt: String,
@@ -272,9 +277,13 @@ impl Recipe {
         settings.solver(&schedule, 1)?;
         let precision = request.precision.unwrap_or_else(|| model.default_precision());
         let Size { width, height, frames } = request.size;
+        let about = pipeline.backend().about();
         Ok(Self {
             product: env!("CARGO_PKG_VERSION").to_owned(),
-            instructions: pipeline.backend().about().instructions.clone(),
+            device: about.name.clone(),
+            // Of a processor they tell the number of threads, which has no influence.
+            device_words: about.capacity.map_or_else(String::new, |_| about.words.clone()),
+            instructions: about.instructions.clone(),
             prompt: request.prompt.clone(),
             references: request.references.iter().map(reference).collect::<Result<_>>()?,
             size: [width, height, frames],
@@ -323,7 +332,11 @@ impl Recipe {
                 (true, None) => VERSION,
             },
             "product": { "name": "anyid-rt", "version": self.product },
-            "device": { "name": "cpu", "instructions": self.instructions },
+            "device": {
+                "name": self.device,
+                "words": self.device_words,
+                "instructions": self.instructions,
+            },
             "model": {
                 "path": self.model.parts.folder.as_ref().map(|p| p.to_string_lossy()),
                 "fingerprints": { "transformer": transformer, "vae": vae, "text_encoder": text },
@@ -449,6 +462,8 @@ impl Recipe {
         };
         Ok(Self {
             product: value["product"]["version"].as_str().unwrap_or_default().to_owned(),
+            device: value["device"]["name"].as_str().unwrap_or("cpu").to_owned(),
+            device_words: value["device"]["words"].as_str().unwrap_or_default().to_owned(),
             instructions: value["device"]["instructions"].as_str().unwrap_or_default().to_owned(),
             prompt: read.text("prompt")?,
             references: files.ok_or_else(|| key("references", "a list of paths with sha256"))?,
@@ -602,6 +617,8 @@ mod tests {
     pub(super) fn recipe() -> Recipe {
         Recipe {
             product: "0.1.0".into(),
+            device: "cuda:0".into(),
+            device_words: "NVIDIA H200, driver for CUDA 13.0".into(),
             instructions: "avx2".into(),
             prompt: "a \"walk\"".into(),
             references: vec![HashedFile {

@@ -6,7 +6,9 @@ use anyid_backends::device::Provider;
 use anyid_ir::{DType, FuncBuilder, Module, Op, Tensor, TensorType};
 use anyid_passes::{CompileRequest, Options};
 use anyid_runtime::engine::PlanFile;
-use anyid_runtime::{Backend, Compiler, Inputs, Program, StateSpec};
+use anyid_runtime::{
+    Backend, Cancel, Compiler, Inputs, Model, Pipeline, Program, Request, Size, StateSpec,
+};
 use anyid_tests::devices;
 use anyid_tests::plans::Stored;
 use std::sync::Arc;
@@ -231,6 +233,35 @@ fn plans_that_a_device_has_no_memory_for_are_refused_before_they_are_loaded() {
     let loaded = compiler(&backend).load(weights(), &mut |_, _| panic!("nothing is loaded"));
     let error = loaded.err().unwrap();
     assert_eq!(error.code(), "E0603");
-    assert!(error.message().ends_with("the device second:1 has 300 B"), "{error}");
+    assert!(error.message().ends_with("the device second:1 has 300 B left"), "{error}");
     assert_eq!(error.kind(), anyid_runtime::Kind::Budget);
+}
+
+/// A device with memory of its own is asked for it, and the process for the rest.
+#[test]
+fn runs_are_compared_with_the_memory_that_they_take() {
+    let on = |capacity: u64| {
+        let settings = Settings::default().with("capacity", &capacity.to_string());
+        let backend = Backend::open_in(&devices::registry(), "second:0", &settings).unwrap();
+        Pipeline::new(Model::micro().unwrap(), backend)
+    };
+    let size = Size { width: 64, height: 64, frames: 5 };
+    let request = Request { prompt: "x".to_owned(), size, steps: 2, ..Request::default() };
+    let plan = |pipeline: &Pipeline| {
+        let plan = pipeline.plan(&request, &Cancel::new(), &mut |_| {});
+        plan.map(|plan| plan.phases().to_vec())
+    };
+    let phases = plan(&on(1 << 40)).unwrap();
+    for phase in &phases {
+        assert!(phase.apart && phase.process_bytes() > 0, "{phase:?}");
+        assert_eq!(phase.device_bytes() + phase.process_bytes(), phase.held_bytes());
+        assert!(phase.resident_bytes <= phase.kept_bytes, "{phase:?}");
+    }
+    let most = phases.iter().map(|phase| phase.device_bytes()).max().unwrap();
+    assert_eq!(plan(&on(most)).unwrap(), phases);
+    let error = plan(&on(most - 1)).unwrap_err();
+    assert_eq!((error.code(), error.kind()), ("E0603", anyid_runtime::Kind::Budget));
+    assert!(error.message().contains("the device second:0 has"), "{error}");
+    // More than the device has in all, of which a part is in the process.
+    assert!(phases.iter().any(|phase| phase.held_bytes() > most), "{phases:?}");
 }

@@ -52,6 +52,25 @@ fn sums(kernel: &Kernel, at: usize) -> Option<usize> {
     }
 }
 
+/// Whether [`reference`] computes some rows without the others.
+pub fn alone(kernel: &Kernel, operands: &[Tensor]) -> bool {
+    match kernel {
+        Kernel::Row(_) | Kernel::Copy(_) | Kernel::Gather => true,
+        Kernel::Fill(_) => false,
+        Kernel::Anchor(anchor) => {
+            let plain = operands.first().is_some_and(|first| first.ty().rank() == 2);
+            match anchor.anchor {
+                Anchor::Linear | Anchor::Conv { .. } => true,
+                Anchor::Dot { transposed: [false, _] } => plain,
+                Anchor::Attention { .. } => plain && operands.len() == 3,
+                Anchor::Dot { .. } | Anchor::AttentionVjp { .. } | Anchor::SegmentSum { .. } => {
+                    false
+                }
+            }
+        }
+    }
+}
+
 /// Rows of `width` elements.
 fn few(tensor: &Tensor, width: usize, only: &[usize]) -> Tensor {
     let bytes = width * tensor.dtype().bytes();
@@ -154,18 +173,20 @@ fn smaller(
     results: &[TensorType],
     only: &[usize],
 ) -> Option<(AnchorKernel, Vec<Tensor>, Vec<TensorType>)> {
+    // The bias of an attention depends on the place of a query.
+    if !alone(&Kernel::Anchor(kernel.clone()), operands) {
+        return None;
+    }
     let count = only.len();
     let row = |ty: &TensorType| TensorType::new(ty.dtype, [count, ty.last()]);
-    let plain = operands.first().is_some_and(|first| first.ty().rank() == 2);
     let (mut own, mut given) = (kernel.clone(), operands.to_vec());
     let mut types: Vec<TensorType> = results.iter().map(row).collect();
     match kernel.anchor {
         Anchor::Linear => given[0] = few(&operands[0], operands[0].ty().last(), only),
-        Anchor::Dot { transposed: [false, _] } if plain => {
+        Anchor::Dot { .. } => {
             given[0] = few(&operands[0], operands[0].ty().last(), only);
         }
-        // A bias depends on the place of a query.
-        Anchor::Attention { heads, lse, .. } if plain && operands.len() == 3 => {
+        Anchor::Attention { heads, lse, .. } => {
             given[0] = few(&operands[0], operands[0].ty().last(), only);
             if lse {
                 types[1] = TensorType::new(results[1].dtype, [heads, count]);
@@ -179,10 +200,7 @@ fn smaller(
             given[1] = w.clone().reshaped([w.shape()[0], terms]).expect("the same elements");
             (own.anchor, own.load) = (Anchor::Linear, Load::Own);
         }
-        Anchor::Dot { .. }
-        | Anchor::Attention { .. }
-        | Anchor::AttentionVjp { .. }
-        | Anchor::SegmentSum { .. } => return None,
+        Anchor::AttentionVjp { .. } | Anchor::SegmentSum { .. } => return None,
     }
     if let Some(at) = kernel.residual_operand() {
         given[at] = few(&operands[at], operands[at].ty().last(), only);

@@ -3,15 +3,17 @@
 //!
 //! A file is written whole or not at all, and ends in a digest of its bytes: what is damaged is made
 //! again. Code is loaded from here, so the folder must belong to the user, and nobody else may write
-//! in it.
+//! in it. What killed processes left is removed when the folder is next opened.
 
 use super::emit::digest_of;
 use crate::Fault;
 use crate::errors::OpenError;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Stands in front of the digest at the end of a file.
 const MARK: &[u8; 8] = b"anyidlib";
@@ -31,6 +33,13 @@ pub(super) struct Cache {
     kept: Kept,
 }
 
+/// Endings of temporary files: a source, what is made of it, and what shows that the folder can be
+/// written.
+const TEMPORARY: [&str; 3] = ["cpp", "tmp", "probe"];
+
+/// How old a temporary file is at least that nobody waits for any more.
+const STALE: Duration = Duration::from_secs(3600);
+
 /// What a temporary file is called that nobody else uses: devices of one process may share a folder.
 fn alone() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -49,6 +58,7 @@ impl Cache {
             .ok_or_else(|| refused("there is no folder for compiled kernels", None))?;
         let made = create(&folder).and_then(|()| check(&folder));
         made.map_err(|error| refused("compiled kernels cannot be kept", Some((&folder, error))))?;
+        sweep(&folder);
         Ok(Self { folder, kept })
     }
 
@@ -146,10 +156,33 @@ fn fault(kept: Kept, message: &str, kind: &str, at: Option<(&Path, io::Error)>) 
 
 /// The user's folder for caches.
 fn usual(kept: Kept) -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let caches = variable("XDG_CACHE_HOME").map(PathBuf::from);
-    let caches = caches.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")))?;
-    Some(caches.join("anyid-rt").join(kept.folder))
+    caches(|name| std::env::var_os(name)).map(|caches| caches.join("anyid-rt").join(kept.folder))
+}
+
+/// The folder for caches that variables name. Relative names are ignored, as the XDG base directory
+/// specification wants it: they would be another folder from every place.
+fn caches(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let named = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")))
+}
+
+/// Removes temporary files of processes that ended long ago.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|about| about.modified()).ok();
+        let age = age.and_then(|time| time.elapsed().ok()).unwrap_or_default();
+        if age >= STALE && entry.file_name().to_str().is_some_and(is_temporary) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether a file is called as [`alone`] calls it.
+fn is_temporary(name: &str) -> bool {
+    let parts: Vec<&str> = name.rsplit('.').collect();
+    let number = |text: &str| text.parse::<u64>().is_ok();
+    matches!(parts[..], [end, next, process, ..]
+        if TEMPORARY.contains(&end) && number(next) && number(process))
 }
 
 fn create(folder: &Path) -> io::Result<()> {
@@ -166,7 +199,10 @@ fn check(folder: &Path) -> io::Result<()> {
     {
         use std::os::unix::fs::MetadataExt;
         let about = fs::metadata(folder)?;
-        if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o022 != 0 {
+        if about.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other("this folder belongs to another user"));
+        }
+        if about.mode() & 0o022 != 0 {
             return Err(io::Error::other("others may write in this folder"));
         }
     }
@@ -232,6 +268,44 @@ mod tests {
         let different: std::collections::BTreeSet<&[PathBuf; 2]> = places.iter().collect();
         assert_eq!(different.len(), 400);
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_killed_processes_left_goes_when_it_is_old() {
+        let folder = folder("left");
+        fs::create_dir_all(&folder).unwrap();
+        let old = std::time::SystemTime::now() - STALE - Duration::from_secs(60);
+        let write = |name: &str, old: Option<std::time::SystemTime>| {
+            fs::write(folder.join(name), name).unwrap();
+            let file = fs::OpenOptions::new().write(true).open(folder.join(name)).unwrap();
+            if let Some(time) = old {
+                file.set_modified(time).unwrap();
+            }
+        };
+        for name in ["25b7.8237.1.cpp", "25b7.8237.1.tmp", "8237.0.probe", "25b7.so", "25b7.in"] {
+            write(name, Some(old));
+        }
+        write("25b7.8238.1.cpp", None);
+        write("notes.cpp", Some(old));
+        Cache::open(KEPT, folder.to_str()).unwrap();
+        let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["25b7.8238.1.cpp", "25b7.in", "25b7.so", "notes.cpp"]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn folders_for_caches_are_absolute() {
+        let with = |xdg: &str, home: &str| {
+            let value = |name: &str| Some(if name == "HOME" { home } else { xdg }.into());
+            caches(value).map(|path| path.display().to_string())
+        };
+        assert_eq!(with("/x", "/home/a").as_deref(), Some("/x"));
+        assert_eq!(with("relative", "/home/a").as_deref(), Some("/home/a/.cache"));
+        assert_eq!(with("", "/home/a").as_deref(), Some("/home/a/.cache"));
+        assert_eq!(with("", "a"), None);
     }
 
     #[test]

@@ -106,11 +106,12 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
     let settings = opening.settings;
     let all = Architecture::ALL;
     let asked = opening.variant.unwrap_or(all[0].name());
+    let named = if asked.is_empty() { "an architecture without a name" } else { asked };
     let architecture = all.into_iter().find(|each| each.name() == asked).ok_or_else(|| {
         let listed = all.map(Architecture::name).join(", ");
         failed(
             "E0853",
-            format!("there are no kernels for {asked}"),
+            format!("there are no kernels for {named}"),
             Some(format!("use one of {listed}, as in {}:{}", KIND.name, all[0].name())),
         )
     })?;
@@ -123,7 +124,7 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
         warnings: Vec::new(),
     };
     let orders = orders(settings.get(ORDER))?;
-    let compiler = Compiler::find(settings.get(COMPILER))?;
+    let compiler = Compiler::find(settings.get(COMPILER))?.run_by(settings.programs);
     let kernels = Kernels::new(compiler, settings.get(CACHE))?;
     let about = about(format!("kernels for {asked} on the processor, by {}", kernels.compiler()));
     Ok(Arc::new(Emulated { about, architecture, orders, kernels }))

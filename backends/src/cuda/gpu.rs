@@ -55,11 +55,22 @@ pub const KIND: Kind = Kind {
 const NVRTC: &str = "nvrtc";
 /// The setting of the folder for compiled kernels.
 const CACHE: &str = "cache";
-/// The setting of whether launches are recorded as graphs: `on` or `off`.
+/// The setting of how launches go out: [`Launching`]'s names.
 const GRAPHS: &str = "graphs";
 
 /// Machine code of compiled kernels.
 const KEPT: Kept = Kept { folder: "cuda", ending: "cubin", variable: "ANYID_CUDA_CACHE" };
+
+/// How launches go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Launching {
+    /// Recorded as graphs (`on`).
+    Graphs,
+    /// One by one (`off`).
+    Single,
+    /// One by one, each waited for (`wait`): an error is then that of the kernel that it names.
+    Waiting,
+}
 
 /// An opened GPU.
 struct Gpu {
@@ -67,7 +78,7 @@ struct Gpu {
     kernels: Kernels,
     /// Multiprocessors.
     processors: u32,
-    graphs: bool,
+    launching: Launching,
     /// Whoever uses the stream holds this.
     turn: Mutex<()>,
     driver: Box<dyn Driver>,
@@ -76,33 +87,46 @@ struct Gpu {
 /// The names of the GPUs there are.
 fn there() -> Result<Vec<String>, OpenError> {
     let system = System::find().map_err(OpenError::Failed)?;
+    if system.count == 0 {
+        return Err(none_seen());
+    }
     Ok((0..system.count).map(|number| format!("{}:{number}", KIND.name)).collect())
+}
+
+/// A driver that knows no GPU.
+fn none_seen() -> OpenError {
+    OpenError::NotThere(
+        "the driver sees no GPU: CUDA_VISIBLE_DEVICES may hide it, or a container may not pass it on"
+            .to_owned(),
+    )
 }
 
 fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
     let settings = opening.settings;
-    let graphs = graphs(settings.get(GRAPHS))?;
+    let launching = launching(settings.get(GRAPHS))?;
+    if opening.asked().is_none() {
+        let why = "GPUs are called cuda:0, cuda:1 and so on; cuda is the first".to_owned();
+        return Err(OpenError::NotThere(why));
+    }
     let system = System::find().map_err(OpenError::Failed)?;
+    if system.count == 0 {
+        return Err(none_seen());
+    }
     let number = opening.number(system.count)?;
     let name = format!("{}:{number}", KIND.name);
-    let refused = |refused: Refused| OpenError::Failed(choose::refusal(&name, &refused));
+    let refused = |refused: Refused| OpenError::Failed(choose::not_opened(Some(&name), &refused));
     let card = system.card(number).map_err(refused)?;
     let own = choose::kernels(&card.name, card.capability).map_err(OpenError::Failed)?;
-    let compiler = kernels::Compiler::find(settings.get(NVRTC)).map_err(OpenError::Failed)?;
-    choose::loads(system.version, compiler.version()).map_err(OpenError::Failed)?;
+    let compiler = kernels::Compiler::find(settings.get(NVRTC), system.version);
+    let compiler = compiler.map_err(OpenError::Failed)?;
     let cache = Cache::open(KEPT, settings.get(CACHE))?;
     let driver = system.open(number).map_err(refused)?;
     let target = targets::cuda().into_iter().find(|target| target.name == own.target);
     let (driver_version, nvrtc) = (system.version, compiler.version());
     let about = About {
         words: format!(
-            "{}, {}, driver for CUDA {}.{}, NVRTC {}.{}",
-            card.name,
-            choose::size(card.bytes),
-            driver_version.0,
-            driver_version.1,
-            nvrtc.0,
-            nvrtc.1
+            "{}, driver for CUDA {}.{}, NVRTC {}.{}",
+            card.name, driver_version.0, driver_version.1, nvrtc.0, nvrtc.1
         ),
         name,
         instructions: format!("{}, NVRTC {}.{}", own.compiled, nvrtc.0, nvrtc.1),
@@ -112,15 +136,16 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
     };
     let kernels = Kernels::new(own, Box::new(compiler), cache);
     let (turn, processors) = (Mutex::new(()), card.processors);
-    Ok(Arc::new(Gpu { about, kernels, processors, graphs, turn, driver: Box::new(driver) }))
+    Ok(Arc::new(Gpu { about, kernels, processors, launching, turn, driver: Box::new(driver) }))
 }
 
-fn graphs(setting: Option<&str>) -> Result<bool, OpenError> {
+fn launching(setting: Option<&str>) -> Result<Launching, OpenError> {
     match setting {
-        None | Some("" | "on") => Ok(true),
-        Some("off") => Ok(false),
+        None | Some("" | "on") => Ok(Launching::Graphs),
+        Some("off") => Ok(Launching::Single),
+        Some("wait") => Ok(Launching::Waiting),
         Some(_) => {
-            let message = "graphs are on or off".to_owned();
+            let message = "unknown way of launching: use on, off or wait".to_owned();
             Err(OpenError::Setting { name: GRAPHS, message })
         }
     }
@@ -161,6 +186,11 @@ impl Drop for Gpu {
 impl Device for Gpu {
     fn about(&self) -> &About {
         &self.about
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        // A driver that does not tell refuses later, when memory is asked for.
+        self.driver.room().map_or(self.about.capacity, |room| Some(room.free))
     }
 
     fn weight_bytes(&self, plans: &[&Plan]) -> u64 {

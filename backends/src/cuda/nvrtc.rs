@@ -66,20 +66,43 @@ impl Nvrtc {
     /// # Errors
     /// E0856 where there is none, or one that lacks what is called.
     pub fn find(folder: Option<&Path>) -> Result<Self, Box<Fault>> {
-        let mut last = None;
-        for (name, second) in NAMES {
+        let mut first = None;
+        for found in Self::all(folder) {
+            match found {
+                Ok(nvrtc) => return Ok(nvrtc),
+                Err(fault) => first = first.or(Some(fault)),
+            }
+        }
+        Err(first.expect("every name gives one or the other"))
+    }
+
+    /// Those of `folder`, or of where the system looks for libraries, newest first, and why others cannot
+    /// be loaded.
+    pub(super) fn all(folder: Option<&Path>) -> impl Iterator<Item = Result<Self, Box<Fault>>> {
+        NAMES.into_iter().map(move |(name, second)| {
             let path = folder.map_or_else(|| name.into(), |folder| folder.join(name));
             let builtins = folder.and_then(|folder| newest(folder, second));
             // SAFETY: loading them runs the constructors of NVIDIA's libraries, which need nothing of
             // ours.
             let (builtins, library) =
                 unsafe { (builtins.and_then(|path| Library::new(path).ok()), Library::new(path)) };
-            match library {
-                Ok(library) => return Self::of(library, builtins),
-                Err(error) => last = last.or(Some(super::said(&error))),
-            }
-        }
-        Err(fault("E0856", "there is no NVRTC".to_owned(), last))
+            let library = library.map_err(|error| {
+                fault("E0856", "there is no NVRTC".to_owned(), Some(super::said(&error)))
+            });
+            library.and_then(|library| Self::of(library, builtins))
+        })
+    }
+
+    /// Whether it compiles anything: without its second library it is there and does not.
+    ///
+    /// # Errors
+    /// E0856 with what it says.
+    pub(super) fn compiles(&self) -> Result<(), Box<Fault>> {
+        let empty = "extern \"C\" __global__ void empty() {}\n".to_owned();
+        self.made_of(empty, "sm_80").map(drop).map_err(|refused| {
+            let message = "the NVRTC that is here compiles nothing".to_owned();
+            fault("E0856", message, refused.cause)
+        })
     }
 
     fn of(library: Library, builtins: Option<Library>) -> Result<Self, Box<Fault>> {
@@ -88,7 +111,11 @@ impl Nvrtc {
         type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
         let version = nvrtc.function::<Version>("nvrtcVersion")?;
         // SAFETY: both places are there for as long as the call takes.
-        unsafe { version(&raw mut major, &raw mut minor) };
+        let done = unsafe { version(&raw mut major, &raw mut minor) };
+        if done != 0 || major < 12 {
+            let cause = format!("nvrtcVersion gives {major}.{minor}, and the result {done}");
+            return Err(fault("E0856", "this is no NVRTC".to_owned(), Some(cause)));
+        }
         nvrtc.version = (major, minor);
         Ok(nvrtc)
     }
@@ -115,6 +142,15 @@ impl Nvrtc {
         kernels: &[&emit::Emitted],
         architecture: &str,
     ) -> Result<Compiled, Box<Fault>> {
+        let texts = kernels.iter().map(|kernel| kernel.text.as_str());
+        self.made_of(
+            [emit::INTRINSICS, emit::COMMON].into_iter().chain(texts).collect(),
+            architecture,
+        )
+    }
+
+    /// What it makes of a source.
+    fn made_of(&self, source: String, architecture: &str) -> Result<Compiled, Box<Fault>> {
         type Create = unsafe extern "C" fn(
             *mut Program,
             Text,
@@ -125,8 +161,6 @@ impl Nvrtc {
         ) -> c_int;
         type Compile = unsafe extern "C" fn(Program, c_int, *const Text) -> c_int;
         type Destroy = unsafe extern "C" fn(*mut Program) -> c_int;
-        let texts = kernels.iter().map(|kernel| kernel.text.as_str());
-        let source: String = [emit::INTRINSICS, emit::COMMON].into_iter().chain(texts).collect();
         let text = |text: String| CString::new(text).expect("source and options have no zeros");
         let (source, name) = (text(source), text("kernels.cu".to_owned()));
         let options = [
@@ -153,7 +187,11 @@ impl Nvrtc {
         if done != 0 {
             let first = log.lines().find(|line| line.contains("error")).or(log.lines().next());
             let message = format!("NVRTC does not compile the kernels for {architecture}");
-            return Err(fault("E0857", message, first.map(str::to_owned)));
+            let mut fault = fault("E0857", message, first.map(str::to_owned));
+            let help = "install a newer NVRTC, for instance with `pip install -U nvidia-cuda-nvrtc`; if \
+                        it is new, report the message";
+            fault.help = Some(help.to_owned());
+            return Err(fault);
         }
         Ok(Compiled { cubin: cubin?, functions: functions(&log), warnings: warnings(&log) })
     }
@@ -262,6 +300,35 @@ ptxas info    : Used 255 registers, used 0 barriers, 376 bytes cmem[0]
         assert_eq!(error.code, "E0857");
         assert!(error.message.ends_with("for sm_1") && error.cause.is_some(), "{error:?}");
         assert!(nvrtc.compile(&[], "sm_80").is_ok_and(|made| !made.cubin.is_empty()));
+    }
+
+    /// Needs NVRTC, as above, in a folder that is named.
+    #[test]
+    fn one_that_lacks_its_second_library_is_found_out() {
+        const ALONE: &str = "ANYID_TEST_NVRTC_ALONE";
+        if let Some(folder) = std::env::var_os(ALONE) {
+            let fault = Nvrtc::find(Some(Path::new(&folder))).unwrap().compiles().unwrap_err();
+            assert_eq!((fault.code, fault.cause.is_some()), ("E0856", true), "{fault:?}");
+            return;
+        }
+        let Some(folder) = std::env::var_os("ANYID_NVRTC").map(PathBuf::from) else {
+            println!("skipped: ANYID_NVRTC names no folder");
+            return;
+        };
+        let (name, _) = NAMES.into_iter().find(|(name, _)| folder.join(name).exists()).unwrap();
+        assert!(Nvrtc::find(Some(&folder)).unwrap().compiles().is_ok());
+        // In a process that has not loaded the second library.
+        let alone = std::env::temp_dir().join(format!("anyid-nvrtc-{}", std::process::id()));
+        std::fs::create_dir_all(&alone).unwrap();
+        std::fs::copy(folder.join(name), alone.join(name)).unwrap();
+        let own = "cuda::nvrtc::tests::one_that_lacks_its_second_library_is_found_out";
+        let done = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([own, "--exact"])
+            .env(ALONE, &alone)
+            .output();
+        std::fs::remove_dir_all(alone).unwrap();
+        let said = String::from_utf8_lossy(&done.unwrap().stdout).into_owned();
+        assert!(said.contains("1 passed"), "{said}");
     }
 
     #[test]

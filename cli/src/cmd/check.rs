@@ -1,10 +1,12 @@
-//! `check`: parses and verifies an IR file and matches it with weights.
+//! `check`: parses and verifies an IR file, matches it with weights, and compiles its kernels for a
+//! device. Nothing is computed.
 
-use crate::args::{ModuleArgs, WeightArgs};
+use crate::args::{DeviceArgs, ModuleArgs, WeightArgs};
 use crate::modules::{self, Matched};
 use crate::output;
 use crate::render::{Failure, findings_json};
 use anyid_ir::{Func, Module};
+use anyid_runtime::{CompileRequest, Compiler, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -14,6 +16,10 @@ pub struct Check {
     pub module: ModuleArgs,
     #[command(flatten)]
     pub weights: WeightArgs,
+    /// Compile every function without index parameters for this device, kernels of GPUs to their
+    /// machine code.
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
     /// Print one JSON object, findings included.
     #[arg(long)]
     pub json: bool,
@@ -22,8 +28,9 @@ pub struct Check {
 /// Runs the verb.
 ///
 /// # Errors
-/// Findings about the text, E03xx for weights that do not match.
-pub fn run(args: Check) -> Result<(), Failure> {
+/// Findings about the text, E03xx for weights that do not match; with a device those of opening it,
+/// E05xx where it cannot run a function, E0851 and E0857 for kernels that do not compile.
+pub fn run(args: Check) -> std::result::Result<(), Failure> {
     let (module, findings) = modules::examine(&args.module)?;
     let broken = !findings.list.is_empty();
     if args.json && broken {
@@ -36,11 +43,18 @@ pub fn run(args: Check) -> Result<(), Failure> {
         return Err(Failure::Findings(Box::new(findings)));
     }
     let matched = modules::find_weights(&module.weights, &args.weights)?;
+    let compiled = args.device.as_deref().map(|name| compiled(&module, name)).transpose()?;
     if args.json {
         let mut value = describe_json(&module);
         value["file"] = json!(args.module.file.to_string_lossy());
         value["ok"] = json!(true);
         value["findings"] = json!([]);
+        value["device"] = compiled.as_ref().map_or(Value::Null, |compiled| {
+            json!({
+                "name": compiled.name, "target": compiled.target, "functions": compiled.functions,
+                "launches": compiled.launches,
+            })
+        });
         value["matched"] = matched.as_ref().map_or(Value::Null, matched_json);
         output::print_json(&value)?;
         return Ok(());
@@ -58,9 +72,38 @@ pub fn run(args: Check) -> Result<(), Failure> {
         }
         None => out.push_str("matched   nothing: no --weights or --model given\n"),
     }
+    if let Some(Compiled { name, target, functions, launches }) = compiled {
+        let (functions, launches) =
+            (output::plural(functions, "function"), output::plural(launches, "launch"));
+        out.push_str(&format!("compiled  {functions} for {name} ({target}), {launches}\n"));
+    }
     out.push_str(&format!("{}: fine\n", args.module.file.display()));
     output::print(&out)?;
     Ok(())
+}
+
+/// What was compiled for a device.
+struct Compiled {
+    name: String,
+    target: &'static str,
+    functions: usize,
+    launches: usize,
+}
+
+/// Compiles the functions of a module for a device, and has it get their kernels ready.
+fn compiled(module: &Module, name: &str) -> Result<Compiled> {
+    let device = DeviceArgs { device: name.to_owned(), threads: 0 };
+    let backend = device.open()?;
+    let mut compiler = Compiler::new(&backend);
+    let mut functions = 0;
+    for func in module.funcs.iter().filter(|func| func.index_params.is_empty()) {
+        compiler = compiler.add(&func.name, CompileRequest::new(module, &func.name))?;
+        functions += 1;
+    }
+    let launches = compiler.plans().map(|(_, plan)| plan.steps.len()).sum();
+    compiler.kernels_compile()?;
+    let about = backend.about();
+    Ok(Compiled { name: about.name.clone(), target: about.target.name, functions, launches })
 }
 
 fn matched_json(matched: &Matched) -> Value {

@@ -201,7 +201,11 @@ fn record(
     let mut values = Vec::new();
     let results = match way {
         Way::Device(name) => {
-            let backend = Backend::open(name, args.threads)?;
+            let opened = Backend::open(name, args.threads);
+            let backend = opened.map_err(|error| match error.code() {
+                "E0904" | "E0560" => error.at(format!("the device of --a or --b, {name}")),
+                _ => error,
+            })?;
             let mut program = compile(&backend, module, func, &matched.weights, progress)?;
             progress.part("running");
             let mut trace =

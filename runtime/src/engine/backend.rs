@@ -3,7 +3,7 @@
 use super::tracer::Tracer;
 use crate::error::{self, Error, Result};
 use anyid_backends::device::{About, Device};
-use anyid_backends::registry::{Kind, Setting};
+use anyid_backends::registry::{Kind, Programs, Setting};
 use anyid_backends::{OpenError, Registry, Settings};
 use std::sync::Arc;
 
@@ -47,8 +47,9 @@ impl Backend {
         let unset = known.iter().filter(|own| settings.get(own.name).is_none());
         let taken = unset.filter_map(|own| Some((own, std::env::var(own.variable).ok()?)));
         let taken: Vec<(&Setting, String)> = taken.collect();
-        let all =
-            taken.iter().fold(settings.clone(), |all, (own, value)| all.with(own.name, value));
+        // Compilers end with the run, and what they leave goes with it.
+        let ended = Settings { programs: Programs(crate::files::run), ..settings.clone() };
+        let all = taken.iter().fold(ended, |all, (own, value)| all.with(own.name, value));
         let device = registry.open(device, &all).map_err(|why| refusal(why, device, &taken))?;
         Ok(Self { device, tracer: None })
     }
@@ -110,6 +111,12 @@ impl Backend {
     /// What the device is.
     pub fn about(&self) -> &About {
         self.device.about()
+    }
+
+    /// Bytes of the device's own memory that can still be had; `None` where it takes the memory of this
+    /// process.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.device.free_bytes()
     }
 
     /// The device.

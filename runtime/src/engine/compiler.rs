@@ -120,6 +120,11 @@ impl Compiler {
         Ok(Self::new(backend).phases_of(PlanFile::open(path, backend.target())?))
     }
 
+    /// The device that it compiles for.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
     /// The plans made so far, before any weight is loaded.
     pub fn plans(&self) -> impl Iterator<Item = (&str, &Plan)> {
         self.phases.iter().map(|(name, plan)| (name.as_str(), plan))
@@ -181,6 +186,28 @@ impl Compiler {
         }
     }
 
+    /// Has the device compile the kernels of all phases, without their weights. It needs room for what the
+    /// largest of them works in.
+    ///
+    /// # Errors
+    /// E0505, E0603, and those of the device where a kernel does not compile.
+    pub fn kernels_compile(&self) -> Result<()> {
+        let plans: Vec<&Plan> = self.phases.iter().map(|(_, plan)| plan).collect();
+        plans.iter().try_for_each(|plan| runnable(plan, &self.options.target))?;
+        // A processor has its kernels ready, and packs weights for them when it gets them.
+        if self.backend.about().name == "cpu" {
+            return Ok(());
+        }
+        let planned = memory_check::planned(plans.iter().copied());
+        memory_check::check(&**self.backend.device(), planned, "plans")?;
+        let none = crate::weights::ModelWeights::as_named(
+            crate::checkpoint::WeightSet::from_checkpoints(Vec::new())?,
+        );
+        let loaded = self.backend.device().clone().load(&[], Arc::new(none), &mut |_, _| true);
+        let plans = plans.into_iter().cloned().collect();
+        loaded.and_then(|loaded| loaded.prepare(plans)).map(drop).map_err(load_error)
+    }
+
     /// Loads the weights of all phases and reserves the memory of the largest.
     ///
     /// `progress` gets weight bytes done and in all, and says whether to go on.
@@ -202,7 +229,7 @@ impl Compiler {
         plans.iter().try_for_each(|plan| runnable(plan, &self.options.target))?;
         let planned = memory_check::planned(plans.iter().copied());
         let needed = planned.saturating_add(of_weights.held);
-        memory_check::check(self.backend.about(), needed, "weights and plans")?;
+        memory_check::check(&**self.backend.device(), needed, "weights and plans")?;
         let device = device.clone();
         let weights = match most {
             Some(most) => device.load_streaming(&plans, provider.clone(), most, progress),

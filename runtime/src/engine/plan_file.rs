@@ -211,7 +211,10 @@ impl PlanFile {
     /// The error of plans for target `theirs` where those for `target` are wanted.
     pub(super) fn foreign(theirs: &str, target: &str) -> Error {
         let message = format!("the plan is for target {theirs}, not for {target}");
-        again(Error::input("E0514", message))
+        let help = format!(
+            "make it again for this device with `anyid-rt compile FILE.ir --target {target} -o FILE.plan`"
+        );
+        Error::input("E0514", message).help(help)
     }
 
     /// Whether phases, alone and together, are sound.

@@ -237,6 +237,11 @@ impl Program {
         self.phases.get(phase).map(|at| self.runner.plan(*at))
     }
 
+    /// The device that it runs on.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
     /// Bytes of the loaded weights.
     pub fn weight_bytes(&self) -> u64 {
         self.weights.bytes()

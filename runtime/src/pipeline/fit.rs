@@ -29,7 +29,7 @@ impl Preflight<'_> {
         let limit = self.limit(room).filter(|_| self.may_change());
         if let Some(limit) = limit {
             for at in 0..self.phases.len() {
-                if self.phases[at].held_bytes() > limit.bytes {
+                if self.phases[at].device_bytes() > limit.bytes {
                     self.fit_phase(at, limit.bytes)?;
                 }
             }
@@ -45,8 +45,10 @@ impl Preflight<'_> {
     /// Makes phase `at` fit into `there` bytes, or hold as little as it can if that is not possible.
     pub(super) fn fit_phase(&mut self, at: usize, there: u64) -> Result<()> {
         let (name, request) = (self.stages[at].name, self.request);
+        // What the receiver holds is in the memory of the process.
+        let counts = name == "decoding" && !self.phases[at].apart;
         let received = if name == "decoding" { self.received } else { 0 };
-        let within = there.saturating_sub(received);
+        let within = there.saturating_sub(if counts { received } else { 0 });
         let mut sizes = self.sizes.clone();
         let on = (self.pipeline.backend(), self.pipeline.model());
         let (made, mut phase) = fitted(name, on, request, &mut sizes, within)?;
@@ -73,18 +75,18 @@ pub(super) fn fitted(
         Ok((made, phase))
     };
     let (made, whole) = tried(sizes)?;
-    if whole.held_bytes() <= there {
+    if whole.device_bytes() <= there {
         return Ok((made, whole));
     }
     let half = match name {
         "text" | "sampling" => {
-            let beside = whole.held_bytes() - whole.weight_bytes;
+            let beside = whole.device_bytes() - whole.weight_bytes;
             let most = Some(there.saturating_sub(beside));
             let of_phase = usize::from(name == "sampling");
             let before = std::mem::replace(&mut sizes.most_weights[of_phase], most);
             let made = made.holding(most);
             let phase = need(name, &made, model, request, sizes);
-            if phase.held_bytes() < whole.held_bytes() {
+            if phase.device_bytes() < whole.device_bytes() {
                 return Ok((made, phase));
             }
             // The slots would take more than the weights of so small a network.
@@ -109,8 +111,8 @@ pub(super) fn fitted(
         return Ok((made, whole));
     };
     let (tiniest, least) = tiled(smallest)?;
-    if least.held_bytes() > there {
-        if least.held_bytes() < whole.held_bytes() {
+    if least.device_bytes() > there {
+        if least.device_bytes() < whole.device_bytes() {
             return Ok((tiniest, least));
         }
         // Of a long video, what the tiles are put together in is more than what they save.
@@ -124,11 +126,11 @@ pub(super) fn fitted(
     let grows = |phase: &PhasePlan| phase.plan_bytes.saturating_add(phase.kept_bytes) as f64;
     let each = (grows(&whole) - grows(&least)).max(0.0) / (largest - area(smallest)).max(1.0);
     let expected = |tiling: &Tiling| {
-        least.held_bytes() as f64 + each * (area(tiling) - area(smallest)) * SURELY
+        least.device_bytes() as f64 + each * (area(tiling) - area(smallest)) * SURELY
     };
     for tiling in smaller.filter(|tiling| expected(tiling) <= there as f64).take(MOST_TRIED) {
         let (made, phase) = tiled(tiling)?;
-        if phase.held_bytes() <= there {
+        if phase.device_bytes() <= there {
             return Ok((made, phase));
         }
     }

@@ -29,6 +29,11 @@ pub struct PhasePlan {
     /// Bytes that are kept from one launch to the next: states, what `prepare` computes, results,
     /// contexts, latents, the solver's history.
     pub kept_bytes: u64,
+    /// Of [`Self::kept_bytes`], those that lie where the device computes: states, and what `prepare`
+    /// computes.
+    pub resident_bytes: u64,
+    /// Whether the device has memory of its own, where weights, plans and what is resident are.
+    pub apart: bool,
     /// Bytes of pixels: references, pieces on their way through the autoencoder, and the result if
     /// its container is built in memory.
     pub pixel_bytes: u64,
@@ -57,6 +62,21 @@ impl PhasePlan {
         [self.weight_bytes, self.plan_bytes, self.kept_bytes, self.pixel_bytes, self.loaded_bytes]
             .into_iter()
             .fold(0, u64::saturating_add)
+    }
+
+    /// Those of them that lie in the memory that the device computes in: all, where it has none of its
+    /// own.
+    pub fn device_bytes(&self) -> u64 {
+        let own = [self.weight_bytes, self.plan_bytes, self.resident_bytes, self.loaded_bytes];
+        match self.apart {
+            true => sum(&own),
+            false => self.held_bytes(),
+        }
+    }
+
+    /// The rest, which is in the memory of the process.
+    pub fn process_bytes(&self) -> u64 {
+        self.held_bytes().saturating_sub(self.device_bytes())
     }
 }
 
@@ -113,6 +133,8 @@ pub(super) trait Planned {
     fn streamed(&self) -> u64;
     fn memory(&self) -> u64;
     fn phase(&self, name: &str) -> Option<&Plan>;
+    /// Whether their device has memory of its own.
+    fn apart(&self) -> bool;
 
     fn of(&self, name: &str, what: impl Fn(&Plan) -> u64) -> u64
     where
@@ -138,6 +160,10 @@ impl Planned for Compiler {
     fn phase(&self, name: &str) -> Option<&Plan> {
         self.plans().find(|(own, _)| *own == name).map(|(_, plan)| plan)
     }
+
+    fn apart(&self) -> bool {
+        self.backend().about().capacity.is_some()
+    }
 }
 
 impl Planned for Program {
@@ -155,6 +181,10 @@ impl Planned for Program {
 
     fn phase(&self, name: &str) -> Option<&Plan> {
         self.plan(name)
+    }
+
+    fn apart(&self) -> bool {
+        self.backend().about().capacity.is_some()
     }
 }
 
@@ -229,12 +259,12 @@ pub(super) fn need(
     let tiling = matches!(name, "references" | "decoding").then(|| sizes.tiling(model, half, size));
     let tiling = tiling.filter(|tiling| !tiling.is_whole());
     let count = tiling.map_or(1, |tiling| tiling.count() as u64);
-    let (flops, kept_bytes, pixel_bytes) = match name {
+    let (flops, resident_bytes, kept_bytes, pixel_bytes) = match name {
         "text" => {
             let phases = sizes.tokens.unwrap_or_default().map(super::context::phase);
             let phases = phases.each_ref().map(String::as_str);
             let work = sum(&phases.map(|phase| made.of(phase, flops)));
-            (work, sum(&[contexts, most(&phases, results)]), held)
+            (work, 0, sum(&[contexts, most(&phases, results)]), held)
         }
         "references" => {
             let dark = sizes.guided && !sizes.references.is_empty();
@@ -247,7 +277,7 @@ pub(super) fn need(
             let results = most(&["first", "next"], results);
             let kept = sum(&[contexts, states, results, latents]);
             let work = clips.fold(black, u64::saturating_add).saturating_mul(count);
-            (work, kept, sum(&[held, chunk]))
+            (work, states, kept, sum(&[held, chunk]))
         }
         "sampling" => {
             let runs =
@@ -270,7 +300,8 @@ pub(super) fn need(
             let all = product(&[sizes.reference_latents() + frames, rows, columns]);
             let tokens = all / area as u64;
             let segments = tokens.saturating_mul(2 * F32);
-            (work, sum(&[contexts, encoded, prepared, results, latents, segments]), 0)
+            let kept = sum(&[contexts, encoded, prepared, results, latents, segments]);
+            (work, prepared, kept, 0)
         }
         _ => {
             let states = made.of("first", Plan::state_bytes);
@@ -278,7 +309,8 @@ pub(super) fn need(
             // Tiles are complete only when the last one is.
             let whole = tiling.map_or(0, |_| frame.saturating_mul(F32 * size.frames as u64));
             let work = clip(size.frames).saturating_mul(count);
-            (work, sum(&[states, target, latent * 2]), sum(&[results, frame, whole]))
+            let kept = sum(&[states, target, latent * 2]);
+            (work, states, kept, sum(&[results, frame, whole]))
         }
     };
     PhasePlan {
@@ -287,6 +319,8 @@ pub(super) fn need(
         weight_bytes: made.weights(),
         plan_bytes: made.memory(),
         kept_bytes,
+        resident_bytes,
+        apart: made.apart(),
         pixel_bytes,
         loaded_bytes: 0,
         streamed_bytes: made.streamed(),

@@ -35,8 +35,9 @@ pub struct Preflight<'p> {
     first: Option<LoadedReference>,
     pub(super) stages: Vec<Stage>,
     pub(super) phases: Vec<PhasePlan>,
-    /// Bytes that are already held and therefore no longer counted as available.
-    held: u64,
+    /// Bytes that are already held and therefore no longer counted as available: of references, and of
+    /// networks.
+    held: [u64; 2],
     /// Bytes that the receiver of the frames holds during decoding.
     pub(super) received: u64,
 }
@@ -211,7 +212,7 @@ impl Pipeline {
             stay_loaded(&mut phases, &stages);
         }
         let pixels = references.iter().chain(&first).map(LoadedReference::bytes).sum::<u64>();
-        let held = stages.iter().map(Stage::loaded).fold(pixels, u64::saturating_add);
+        let held = [pixels, stages.iter().map(Stage::loaded).fold(0, u64::saturating_add)];
         let (pipeline, received) = (self, 0);
         let mut made = Preflight {
             pipeline,
@@ -320,6 +321,11 @@ impl Preflight<'_> {
         self.phases.iter().map(PhasePlan::held_bytes).max().unwrap_or(0)
     }
 
+    /// Whether the device has memory of its own.
+    pub(super) fn apart(&self) -> bool {
+        self.pipeline.backend().about().capacity.is_some()
+    }
+
     /// Whether the run samples; otherwise it decodes what another run has sampled.
     pub fn samples(&self) -> bool {
         self.request.latents.is_none()
@@ -362,10 +368,15 @@ impl Preflight<'_> {
         Tiles { encoder: of(Half::Encoder, "references"), decoder: of(Half::Decoder, "decoding") }
     }
 
-    /// What a run may hold, with what it holds already, and what says so.
+    /// What a run may hold where its device computes, with what it holds there already, and what says so.
     pub(super) fn limit(&self, room: &Room) -> Option<Limit> {
-        let room = room.least().cloned().map(|least| {
-            let bytes = least.bytes.saturating_add(self.held);
+        let [pixels, networks] = self.held;
+        let room = match memory_check::of_device(&**self.pipeline.backend().device()) {
+            Some(own) => Some((own, networks)),
+            None => room.least().cloned().map(|least| (least, pixels.saturating_add(networks))),
+        };
+        let room = room.map(|(least, held)| {
+            let bytes = least.bytes.saturating_add(held);
             Limit { bytes, ..least }
         });
         let budget = match self.request.budget {
@@ -375,27 +386,34 @@ impl Preflight<'_> {
         room.into_iter().chain(budget).min_by_key(|limit| limit.bytes)
     }
 
-    /// Refuses a run if one of its phases does not fit into `room` and the budget.
+    /// Refuses a run if one of its phases does not fit into `room` and the budget, or into the memory of
+    /// the device.
     pub(super) fn check_room(&self, room: &Room) -> Result<()> {
+        if self.apart() {
+            self.check_process(room)?;
+        }
         let Some(least) = self.limit(room) else { return Ok(()) };
         let there = least.bytes;
-        let over = |phase: &&PhasePlan| phase.held_bytes() > there;
-        let Some(worst) = self.phases.iter().filter(over).max_by_key(|p| p.held_bytes()) else {
+        let over = |phase: &&PhasePlan| phase.device_bytes() > there;
+        let Some(worst) = self.phases.iter().filter(over).max_by_key(|p| p.device_bytes()) else {
             return Ok(());
         };
         let size = memory_check::size;
-        let (needed, left) = memory_check::left(worst.held_bytes(), &least);
+        let (needed, left) = memory_check::left(worst.device_bytes(), &least);
         let loaded = match worst.loaded_bytes {
             0 => String::new(),
             bytes => format!(", networks kept loaded {}", size(bytes)),
         };
+        let (kept, pixels) = match worst.apart {
+            true => (worst.resident_bytes, String::new()),
+            false => (worst.kept_bytes, format!(", pixels {}", size(worst.pixel_bytes))),
+        };
         let message = format!(
-            "{} needs {needed} of memory (weights {}, plan {}, kept values {}, pixels {}{loaded}); {left}",
+            "{} needs {needed} of memory (weights {}, plan {}, kept values {}{pixels}{loaded}); {left}",
             worst.name,
             size(worst.weight_bytes),
             size(worst.plan_bytes),
-            size(worst.kept_bytes),
-            size(worst.pixel_bytes),
+            size(kept),
         );
         let failing: Vec<&'static str> = self.phases.iter().filter(over).map(|p| p.name).collect();
         let more = match least.bound {
@@ -411,6 +429,28 @@ impl Preflight<'_> {
             ),
         };
         Err(Error::new(Kind::Budget, "E0603", message).at(worst.name).help(help))
+    }
+
+    /// Refuses a run of which a phase holds more in the memory of the process than `room` has, while it
+    /// computes elsewhere.
+    fn check_process(&self, room: &Room) -> Result<()> {
+        let Some(least) = room.least().cloned() else { return Ok(()) };
+        let bytes = least.bytes.saturating_add(self.held[0]);
+        let Some(worst) = self.phases.iter().max_by_key(|phase| phase.process_bytes()) else {
+            return Ok(());
+        };
+        if worst.process_bytes() <= bytes {
+            return Ok(());
+        }
+        let (needed, left) = memory_check::left(worst.process_bytes(), &Limit { bytes, ..least });
+        let message = format!(
+            "{} needs {needed} of memory of the process for pixels and latents, beside that of the \
+             device; {left}",
+            worst.name
+        );
+        Err(Error::new(Kind::Budget, "E0603", message)
+            .at(worst.name)
+            .help("fewer frames, a smaller size or more free memory would make it fit"))
     }
 
     /// Runs what was planned. `receiver` gets events, latents and frames as soon as they are there.

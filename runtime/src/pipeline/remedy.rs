@@ -24,15 +24,16 @@ impl Preflight<'_> {
             let on = (self.pipeline.backend(), self.pipeline.model());
             let sizes = Sizes::of(on.1, &request, self.sizes.references.clone(), self.sizes.tokens);
             failing.iter().all(|name| {
-                let received = if *name == "decoding" { self.received } else { 0 };
+                let counts = *name == "decoding" && !self.apart();
+                let received = if counts { self.received } else { 0 };
                 let there = there.saturating_sub(received);
                 if request.budget == Budget::Refuse || keep == Keep::Loaded {
                     let made = compile(name, on.0, on.1, &request, &sizes);
-                    let needed = |made| need(name, &made, on.1, &request, &sizes).held_bytes();
+                    let needed = |made| need(name, &made, on.1, &request, &sizes).device_bytes();
                     return made.is_ok_and(|made| needed(made) <= there);
                 }
                 let fitted = fitted(name, on, &request, &mut sizes.clone(), there);
-                fitted.is_ok_and(|(_, phase)| phase.held_bytes() <= there)
+                fitted.is_ok_and(|(_, phase)| phase.device_bytes() <= there)
             })
         };
         if self.request.budget == Budget::Refuse && keep == Keep::Released {

@@ -277,7 +277,6 @@ impl Kernels {
     fn make(&self, key: &str, source: &str) -> Result<std::path::PathBuf, Box<Fault>> {
         let [text, library] = self.cache.places(key);
         std::fs::write(&text, source).map_err(|error| self.cache.unwritable(error))?;
-        // A source that is refused stays, for whoever looks into the fault.
         self.compiler.compile(&text, &library)?;
         let kept = self.cache.keep(key, &library);
         let _ = std::fs::remove_file(&text);

@@ -665,7 +665,10 @@ fn what_cannot_be_opened_says_why() {
     let settings = folder.setting();
     for name in ["cuda-emulated:sm_70", "cuda-emulated:sm_90", "cuda-emulated:", "cuda-emulated:0"]
     {
-        let architecture = name.split_once(':').unwrap().1;
+        let architecture = match name.split_once(':').unwrap().1 {
+            "" => "an architecture without a name",
+            architecture => architecture,
+        };
         let message = format!("there are no kernels for {architecture}");
         assert_eq!(refused(name, &settings), ("E0853".to_owned(), message));
     }
@@ -673,6 +676,11 @@ fn what_cannot_be_opened_says_why() {
     let without = settings.clone().with(COMPILER, "/nowhere/c++");
     let message = "there is no C++ compiler: tried /nowhere/c++".to_owned();
     assert_eq!(refused(name, &without), ("E0850".to_owned(), message));
+    // Programs that are no compilers, whatever they say that they are.
+    for other in ["/bin/sleep", "/bin/true", "/bin/cat"] {
+        let (code, _) = refused(name, &settings.clone().with(COMPILER, other));
+        assert_eq!(code, "E0850", "{other}");
+    }
     let (shown, message) = refused(name, &settings.clone().with(ORDER, "backwards"));
     assert!(shown.contains("Setting"), "{shown}");
     assert_eq!(

@@ -4,6 +4,7 @@
 use super::driver::{Refused, Room, Trouble};
 use crate::Fault;
 use crate::cuda::emit::Architecture;
+use crate::targets;
 
 /// The kernels of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,10 @@ pub(super) fn new_enough(driver: (i32, i32), missing: Option<&str>) -> Result<()
     }
     let message = match missing {
         Some(_) if driver >= OLDEST => "the driver lacks a call that is needed".to_owned(),
+        _ if driver <= (0, 0) => format!(
+            "the driver does not say which CUDA it is for, and CUDA {}.{} is needed",
+            OLDEST.0, OLDEST.1
+        ),
         _ => format!(
             "the driver is too old: it is for CUDA {}.{}, and CUDA {}.{} is needed",
             driver.0, driver.1, OLDEST.0, OLDEST.1
@@ -72,27 +77,37 @@ pub(super) fn loads(driver: (i32, i32), nvrtc: (i32, i32)) -> Result<(), Box<Fau
     Err(fault("E0859", message, &help, None))
 }
 
+/// The first of several NVRTC, newest first, that `usable` takes; otherwise why the one is not that came
+/// nearest: one that is there says more than one that is not.
+pub(super) fn nvrtc<T>(
+    found: impl Iterator<Item = Result<T, Box<Fault>>>,
+    usable: impl Fn(&T) -> Result<(), Box<Fault>>,
+) -> Result<T, Box<Fault>> {
+    let (mut absent, mut unusable) = (None, None);
+    for each in found {
+        match each {
+            Ok(each) => match usable(&each) {
+                Ok(()) => return Ok(each),
+                Err(fault) => unusable = unusable.or(Some(fault)),
+            },
+            Err(fault) => absent = absent.or(Some(fault)),
+        }
+    }
+    let none = || fault("E0856", "there is no NVRTC".to_owned(), "", None);
+    Err(unusable.or(absent).unwrap_or_else(none))
+}
+
 /// The kernels for a GPU of this compute capability.
 pub(super) fn kernels(name: &str, (major, minor): (i32, i32)) -> Result<Kernels, Box<Fault>> {
     let compiled = format!("sm_{major}{minor}");
-    let (architecture, target) = match (major, minor) {
-        (..8, _) => {
-            let message = format!("there are no kernels for {compiled}, which {name} is");
-            let help = "kernels need sm_80 or later: an A100, or a GeForce RTX 30 or later";
-            return Err(fault("E0853", message, help, None));
-        }
-        (9, 0) => {
-            let compiled = "sm_90a".to_owned();
-            return Ok(Kernels {
-                architecture: Architecture::Sm90a,
-                compiled,
-                target: "cuda:sm_90",
-            });
-        }
-        (8, 9) => (Architecture::Sm80, "cuda:sm_89"),
-        (8, _) => (Architecture::Sm80, "cuda:sm_80"),
-        (9..12, _) => (Architecture::Sm80, "cuda:sm_90"),
-        (12.., _) => (Architecture::Sm80, "cuda:sm_120"),
+    let Some(target) = targets::of_capability(major, minor) else {
+        let message = format!("there are no kernels for {compiled}, which {name} is");
+        let help = "kernels need sm_80 or later: an A100, or a GeForce RTX 30 or later";
+        return Err(fault("E0853", message, help, None));
+    };
+    let (architecture, compiled) = match (major, minor) {
+        (9, 0) => (Architecture::Sm90a, "sm_90a".to_owned()),
+        _ => (Architecture::Sm80, compiled),
     };
     Ok(Kernels { architecture, compiled, target })
 }
@@ -101,9 +116,9 @@ pub(super) fn kernels(name: &str, (major, minor): (i32, i32)) -> Result<Kernels,
 pub(super) fn trouble(result: u32) -> Trouble {
     match result {
         2 => Trouble::Memory,
-        // A deinitialised driver, a device that is gone or was never there for us, memory errors that were not
-        // corrected, a broken link, faults of kernels, a context that is gone, and unknown ones.
-        4 | 46 | 214 | 220 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 999 => Trouble::Lost,
+        // A deinitialised driver, a device that is gone, memory errors that were not corrected, a broken
+        // link, faults of kernels, a context that is gone, and unknown ones.
+        4 | 214 | 220 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 999 => Trouble::Lost,
         // Code of another architecture, a newer version or none at all, and kernels that are not in it.
         200 | 209 | 218 | 222 | 300 | 301 | 500 => Trouble::Image,
         _ => Trouble::Other,
@@ -130,7 +145,30 @@ pub(super) fn refusal(device: &str, refused: &Refused) -> Box<Fault> {
             let help = "install a newer driver, or an NVRTC of the driver's version";
             fault("E0861", message, help, cause)
         }
-        Trouble::Other => fault("E0860", format!("the driver of {device} refuses"), "", cause),
+        Trouble::Other => {
+            let help =
+                "see whether `nvidia-smi` works; `anyid-rt gpu-check` tells which kernels do";
+            fault("E0860", format!("the driver of {device} refuses a call"), help, cause)
+        }
+    }
+}
+
+/// A call that failed before anything ran, as an error for people: whatever the driver calls it, nothing
+/// was lost.
+pub(super) fn not_opened(device: Option<&str>, refused: &Refused) -> Box<Fault> {
+    let cause = Some(format!("{}: {}", refused.call, refused.said));
+    match (device, refused.trouble) {
+        (Some(device), Trouble::Memory) => refusal(device, refused),
+        (Some(device), _) => {
+            let help = "see whether another program has the GPU to itself (`nvidia-smi` lists them, and \
+                        its compute mode), and whether it is in order";
+            fault("E0860", format!("the driver does not open {device}"), help, cause)
+        }
+        (None, _) => {
+            let help = "see whether `nvidia-smi` works, and whether the kernel modules nvidia and \
+                        nvidia_uvm are loaded; a container has to be given their devices";
+            fault("E0860", "the driver of NVIDIA does not start".to_owned(), help, cause)
+        }
     }
 }
 
@@ -205,6 +243,10 @@ mod tests {
         let old = new_enough((12, 4), None).unwrap_err();
         assert_eq!(old.code, "E0859");
         assert!(old.message.contains("CUDA 12.4, and CUDA 12.8 is needed"), "{}", old.message);
+        for none in [(0, 0), version(-1)] {
+            let fault = new_enough(none, Some("cuInit")).unwrap_err();
+            assert!(fault.message.contains("does not say which CUDA"), "{}", fault.message);
+        }
         let lacks = new_enough((12, 8), Some("cuLaunchKernel")).unwrap_err();
         assert_eq!(lacks.message, "the driver lacks a call that is needed");
         assert_eq!(lacks.cause.as_deref(), Some("it has no cuLaunchKernel"));
@@ -220,26 +262,59 @@ mod tests {
             let (call, said) = ("cuLaunchKernel", "it says so".to_owned());
             refusal("cuda:0", &Refused { trouble: trouble(result), call, said })
         };
-        for (result, wanted) in [
-            (2, "E0603"),
-            (700, "E0862"),
-            (719, "E0862"),
-            (999, "E0862"),
-            (46, "E0862"),
-            (214, "E0862"),
-        ]
-        .into_iter()
-        .chain([
-            (209, "E0861"),
-            (500, "E0861"),
-            (1, "E0860"),
-            (701, "E0860"),
-            (801, "E0860"),
-        ]) {
+        for (result, wanted) in
+            [(2, "E0603"), (700, "E0862"), (719, "E0862"), (999, "E0862"), (214, "E0862")]
+                .into_iter()
+                .chain([
+                    (209, "E0861"),
+                    (500, "E0861"),
+                    (1, "E0860"),
+                    (46, "E0860"),
+                    (701, "E0860"),
+                    (801, "E0860"),
+                ])
+        {
             assert_eq!(code(result).code, wanted, "{result}");
         }
         assert_eq!(code(700).message, "cuda:0 was lost while it worked");
         assert_eq!(code(1).cause.as_deref(), Some("cuLaunchKernel: it says so"));
+    }
+
+    #[test]
+    fn what_fails_before_anything_ran_was_not_lost() {
+        for result in [1, 46, 100, 214, 803, 999] {
+            let (call, said) = ("cuInit", "it says so".to_owned());
+            let refused = Refused { trouble: trouble(result), call, said };
+            let started = not_opened(None, &refused);
+            assert_eq!(
+                (started.code, &*started.message),
+                ("E0860", "the driver of NVIDIA does not start")
+            );
+            assert!(started.help.unwrap().contains("nvidia_uvm"));
+            let opened = not_opened(Some("cuda:1"), &refused);
+            assert_eq!(
+                (opened.code, &*opened.message),
+                ("E0860", "the driver does not open cuda:1")
+            );
+            assert!(opened.help.unwrap().contains("compute mode"));
+        }
+        let refused = Refused { trouble: trouble(2), call: "cuStreamCreate", said: String::new() };
+        assert_eq!(not_opened(Some("cuda:0"), &refused).code, "E0603");
+    }
+
+    #[test]
+    fn the_newest_nvrtc_is_taken_that_the_driver_loads() {
+        let missing = || Err(fault("E0856", "there is no NVRTC".to_owned(), "", None));
+        let with = |driver: (i32, i32), found: Vec<Result<(i32, i32), Box<Fault>>>| {
+            nvrtc(found.into_iter(), |nvrtc| loads(driver, *nvrtc)).map_err(|fault| fault.code)
+        };
+        let both = || vec![Ok((13, 0)), Ok((12, 9))];
+        assert_eq!(with((13, 0), both()), Ok((13, 0)));
+        assert_eq!(with((12, 8), both()), Ok((12, 9)));
+        assert_eq!(with((12, 8), vec![missing(), Ok((12, 8))]), Ok((12, 8)));
+        assert_eq!(with((12, 8), vec![Ok((13, 0)), missing()]), Err("E0859"));
+        assert_eq!(with((13, 0), vec![missing(), missing()]), Err("E0856"));
+        assert_eq!(with((13, 0), vec![]), Err("E0856"));
     }
 
     #[test]

@@ -31,15 +31,14 @@ const FOLDERS: [&str; 2] = ["/usr/local/cuda/lib64", "/usr/local/cuda/targets/x8
 pub(super) struct Compiler(Nvrtc);
 
 impl Compiler {
-    /// NVRTC from `folder`, or from where it usually lies.
-    pub(super) fn find(folder: Option<&str>) -> Result<Self, Box<Fault>> {
-        let asked = folder.filter(|folder| !folder.is_empty());
-        let found = Nvrtc::find(asked.map(Path::new));
-        let others = || {
-            let mut usual = FOLDERS.iter().filter(|_| asked.is_none());
-            usual.find_map(|at| Nvrtc::find(Some(Path::new(at))).ok())
-        };
-        found.or_else(|fault| others().ok_or(fault)).map(Self).map_err(|mut fault| {
+    /// NVRTC from `folder`, or from where it usually lies: the newest that makes what the driver loads.
+    pub(super) fn find(folder: Option<&str>, driver: (i32, i32)) -> Result<Self, Box<Fault>> {
+        let asked = folder.filter(|folder| !folder.is_empty()).map(Path::new);
+        let usual = FOLDERS.iter().map(|at| Some(Path::new(at))).filter(|_| asked.is_none());
+        let found = std::iter::once(asked).chain(usual).flat_map(Nvrtc::all);
+        let usable =
+            |nvrtc: &Nvrtc| choose::loads(driver, nvrtc.version()).and_then(|()| nvrtc.compiles());
+        choose::nvrtc(found, usable).map(Self).map_err(|mut fault| {
             let help = "install it, for instance with `pip install nvidia-cuda-nvrtc`, and name the \
                         folder that holds it in ANYID_NVRTC";
             fault.help.get_or_insert_with(|| help.to_owned());

@@ -112,12 +112,11 @@ impl System {
                     return Ok(Self { version: choose::version(version), count: 0 });
                 }
                 other => {
-                    let refused = refused("cuInit", other);
-                    return Err(choose::refusal("NVIDIA GPUs", &refused));
+                    return Err(choose::not_opened(None, &refused("cuInit", other)));
                 }
             }
             check("cuDeviceGetCount", sys::cuDeviceGetCount(&raw mut count))
-                .map_err(|refused| choose::refusal("NVIDIA GPUs", &refused))?;
+                .map_err(|refused| choose::not_opened(None, &refused))?;
         }
         let count = usize::try_from(count).unwrap_or(0);
         Ok(Self { version: choose::version(version), count })

@@ -4,12 +4,12 @@
 //! graphs with at most two of them under way while it asks whether to stop, and copies the outputs with
 //! what kernels report. Where times or values are asked for, launches go out one by one.
 
-use super::Gpu;
 use super::driver::{Event, Refused, Result as Done};
 use super::finite;
 use super::load::Loaded;
 use super::memory::{GpuArena, Memory, Pinned};
 use super::resolve::{Bound, Parts, Prepared, Resolved, TOGETHER, check, constant_bytes};
+use super::{Gpu, Launching};
 use crate::cuda::emit::Emitted;
 use crate::cuda::launches::{self, Ports, Roots, Span};
 use crate::device::{Arena, Call, LaunchTime, Runner, Times, Trace, Value as Stored, Weights};
@@ -147,7 +147,8 @@ impl Run<'_, '_> {
 
     /// Launches everything. At most two parts are under way when it asks whether to stop.
     fn launch(&mut self) -> Result<(), RunError> {
-        let single = self.times.is_some() || self.trace.is_some() || !self.gpu.graphs;
+        let graphs = self.gpu.launching == Launching::Graphs;
+        let single = self.times.is_some() || self.trace.is_some() || !graphs;
         if !single {
             let recorded = self.bound.record(self.gpu);
             recorded.map_err(|refused| self.failed(None, &refused))?;
@@ -211,6 +212,9 @@ impl Run<'_, '_> {
             let step = *step;
             if let (Some(step), false) = (step, marks.is_empty()) {
                 done = done.and_then(|()| self.gpu.driver.record(marks[step + 1]));
+            }
+            if self.gpu.launching == Launching::Waiting {
+                done = done.and_then(|()| self.gpu.driver.wait());
             }
             done.map_err(|refused| self.failed(step, &refused))?;
             if let Some(step) = step.filter(|_| self.trace.is_some()) {

@@ -88,7 +88,7 @@ fn device_of(
     faked: &Faked,
     compiler: Counting,
     compiled: &str,
-    graphs: bool,
+    launching: Launching,
 ) -> Arc<Gpu> {
     let own = choose::kernels("a GPU", (8, 0)).unwrap();
     let own = choose::Kernels { compiled: compiled.to_owned(), ..own };
@@ -104,11 +104,11 @@ fn device_of(
     };
     let kernels = Kernels::new(own, Box::new(compiler), cache);
     let (turn, driver) = (Mutex::new(()), Box::new(faked.clone()));
-    Arc::new(Gpu { about, kernels, processors: 4, graphs, turn, driver })
+    Arc::new(Gpu { about, kernels, processors: 4, launching, turn, driver })
 }
 
 fn device(folder: &Folder, faked: &Faked) -> Arc<Gpu> {
-    device_of(folder, faked, Counting::default(), "sm_80", true)
+    device_of(folder, faked, Counting::default(), "sm_80", Launching::Graphs)
 }
 
 /// A driver whose kernels do nothing.
@@ -349,7 +349,7 @@ fn only_so_many_memories_are_resolved_at_a_time() {
 #[test]
 fn without_graphs_and_with_times_launches_go_out_one_by_one() {
     let (folder, faked) = (Folder::new("single"), idle(true));
-    let device = device_of(&folder, &faked, Counting::default(), "sm_80", false);
+    let device = device_of(&folder, &faked, Counting::default(), "sm_80", Launching::Single);
     let mut runner = prepared(&device, vec![step()]);
     let mut states = runner.states(0).unwrap();
     faked.log();
@@ -376,6 +376,28 @@ fn without_graphs_and_with_times_launches_go_out_one_by_one() {
     assert_eq!(told.iter().map(|launch| launch.step).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6]);
     assert!(told.iter().all(|launch| launch.begin < launch.end));
     assert!(told.windows(2).all(|pair| pair[0].end == pair[1].begin));
+}
+
+/// What a GPU reports when it is next waited for is then the fault of the last launch.
+#[test]
+fn launches_that_are_waited_for_name_the_kernel_that_was_lost() {
+    for (launching, named) in [(Launching::Waiting, true), (Launching::Graphs, false)] {
+        let (folder, faked) = (Folder::new("waiting"), idle(true));
+        let device = device_of(&folder, &faked, Counting::default(), "sm_80", launching);
+        let mut runner = prepared(&device, vec![step()]);
+        let mut states = runner.states(0).unwrap();
+        // The third launch is that of the third step.
+        faked.fail("wait", 2, Trouble::Lost);
+        let error = run(&mut *runner, 0, &inputs([0; 4]), None, Some(&mut states));
+        match error {
+            Err(RunError::Failed { label, fault }) => {
+                assert_eq!(fault.code, "E0862");
+                let third = runner.plan(0).steps[2].label().to_owned();
+                assert_eq!(label, named.then_some(third), "{launching:?}");
+            }
+            other => assert!(!named, "{other:?}"),
+        }
+    }
 }
 
 /// The memory of a kernel's parameter.
@@ -576,7 +598,7 @@ fn code_is_compiled_once_and_what_is_damaged_old_or_refused_is_compiled_again() 
     let made = || compiler.made.swap(0, Ordering::Relaxed);
     let prepare = |compiler: &Counting, compiled: &str| {
         let faked = idle(true);
-        let device = device_of(&folder, &faked, compiler.clone(), compiled, true);
+        let device = device_of(&folder, &faked, compiler.clone(), compiled, Launching::Graphs);
         drop(prepared(&device, vec![step()]));
         drop(prepared(&device, vec![step()]));
     };
@@ -623,7 +645,7 @@ fn code_that_cannot_be_made_kept_or_loaded_is_an_error() {
             other => panic!("{other}"),
         }
     };
-    let unknown = device_of(&folder, &faked, Counting::default(), "sm_199", true);
+    let unknown = device_of(&folder, &faked, Counting::default(), "sm_199", Launching::Graphs);
     assert_eq!(prepare(&unknown).code, "E0857");
     let old = device(&folder, &faked);
     faked.fail("module", 1, Trouble::Image);
@@ -644,6 +666,12 @@ fn a_gpu_that_is_not_there_is_told_in_words_and_with_a_code() {
     };
     let error = open("cuda:0", Settings::default().with(GRAPHS, "some"));
     assert!(matches!(error, OpenError::Setting { name: "graphs", .. }), "{error:?}");
+    assert_eq!(error.to_string(), "unknown way of launching: use on, off or wait");
+    // Whatever there is, these are no numbers.
+    for name in ["cuda:-1", "cuda:", "cuda:sm_80", "cuda:+0", "cuda:00"] {
+        let error = open(name, Settings::default());
+        assert!(matches!(&error, OpenError::NotThere(why) if why.contains("cuda:0")), "{error:?}");
+    }
     // Where there are GPUs, this one is not among them.
     match open("cuda:4096", Settings::default()) {
         OpenError::NotThere(why) => assert!(why.contains("cuda"), "{why}"),
@@ -661,7 +689,7 @@ fn a_gpu_that_is_not_there_is_told_in_words_and_with_a_code() {
         OpenError::NotThere(_) => {}
         other => panic!("{other:?}"),
     }
-    let fault = kernels::Compiler::find(Some("/nowhere")).err().unwrap();
+    let fault = kernels::Compiler::find(Some("/nowhere"), (13, 0)).err().unwrap();
     assert_eq!(fault.code, "E0856");
     assert!(fault.help.unwrap().contains("ANYID_NVRTC"));
 }

@@ -243,7 +243,7 @@ pub fn measure(
     })
 }
 
-/// Refuses plans that this machine has no memory for. Call it before inputs are made.
+/// Refuses plans that this machine, or its device, has no memory for. Call it before inputs are made.
 ///
 /// # Errors
 /// E0940.
@@ -259,11 +259,17 @@ pub fn fits(compiler: &Compiler, runs: usize) -> Result<()> {
         most(&port_bytes),
     ];
     let needed = parts.into_iter().fold(0u64, u64::saturating_add);
-    let Some(available) = available_memory().filter(|bytes| *bytes < needed) else {
+    // Of a device with memory of its own all of this lies there.
+    let backend = compiler.backend();
+    let (room, of) = match backend.free_bytes() {
+        Some(free) => (Some(free), format!("{}'s memory", backend.about().name)),
+        None => (available_memory(), "memory".to_owned()),
+    };
+    let Some(available) = room.filter(|bytes| *bytes < needed) else {
         return Ok(());
     };
     let (needed, available) = (output::bytes(needed), output::bytes(available));
-    let what = format!("weights and plans take {needed}, and {available} of memory are free");
+    let what = format!("weights and plans take {needed}, and {available} of {of} are free");
     Err(Error::input("E0940", what).help("measure smaller sizes or fewer layers"))
 }
 

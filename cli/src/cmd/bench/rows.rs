@@ -6,6 +6,7 @@
 
 use super::{bad_seconds, duration_small, median};
 use crate::cmd::bench::args::BenchRows;
+use crate::cmd::passes;
 use crate::cmd::plans::{functions, plans};
 use crate::modules;
 use crate::output::{self, print, print_json, table};
@@ -36,10 +37,22 @@ const APART: u64 = 4096;
 /// # Errors
 /// Findings about the text, E05xx where it cannot be compiled, E0913 for functions, E0918 for an
 /// impossible time or where there is no row kernel.
-pub fn run(args: BenchRows) -> Result<(), Failure> {
+pub fn run(mut args: BenchRows) -> Result<(), Failure> {
     if !(0.001..=600.0).contains(&args.seconds) {
         return Err(bad_seconds(args.seconds).into());
     }
+    // Plans are those of the device.
+    let backend = args.on.open()?;
+    let asked = passes::target(&args.switches.target)?.name;
+    if asked != backend.target() && asked != "cpu" {
+        let own = backend.target();
+        let message = format!("the plan is for target {asked}, not for {own}");
+        return Err(Error::input("E0514", message)
+            .at("--target")
+            .help("leave it out: kernels are measured on --device, in plans for it")
+            .into());
+    }
+    backend.target().clone_into(&mut args.switches.target);
     let module = modules::read(&args.module)?;
     let funcs = functions(&module, &args.phases.func)?;
     let mut places = modules::reads(&args.module.file, None, None);
@@ -63,7 +76,6 @@ pub fn run(args: BenchRows) -> Result<(), Failure> {
             .help("anyid-rt kernels FILE.ir lists the kernels of a file")
             .into());
     }
-    let backend = args.on.open()?;
     let time = Duration::from_secs_f64(args.seconds);
     let mut progress = Progress::new();
     progress.part("measuring the machine");
@@ -147,7 +159,12 @@ fn alone(plan: &Plan, step: &Step) -> Plan {
         *place = workspace + *start % APART;
         workspace = (*place + *end - *start).next_multiple_of(APART);
     }
-    let mut out = Plan { name: "row".to_owned(), workspace_bytes: workspace, ..Plan::default() };
+    let mut out = Plan {
+        name: "row".to_owned(),
+        alignment: plan.alignment,
+        workspace_bytes: workspace,
+        ..Plan::default()
+    };
     let mut moved = |ids: &[BufferId]| -> Vec<BufferId> {
         let place = |buffer: &Buffer| {
             let inside = |piece: &&(Root, u64, u64, u64)| {

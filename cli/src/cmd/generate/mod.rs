@@ -192,13 +192,13 @@ fn make(
     made.tiles = plan.tiles();
     if args.dry_run {
         progress.clear();
-        let phases = plan.phases();
-        let json = table::json(&made, phases, &wishes.output, &warnings);
-        let (text, output) = (table::text(phases), PathBuf::new());
+        let (phases, on) = (plan.phases(), pipeline.backend());
+        let json = table::json(&made, phases, on, &wishes.output, &warnings);
+        let (text, output) = (table::text(phases, on), PathBuf::new());
         return Ok(Made { text, json, output, complete: None, traced: Ok(()) });
     }
     if plan.most_bytes() >= table::WORTH_SAYING || table::changed(plan.phases()) {
-        watcher.progress.note(table::text(plan.phases()).trim_end());
+        watcher.progress.note(table::text(plan.phases(), pipeline.backend()).trim_end());
     }
     let outcome = files.run(plan, cancel, Some(&made), &mut |event| watcher.see(event));
     // The trace of an interrupted or failed run is written as well.

@@ -4,6 +4,8 @@
 
 use crate::output::{self, bytes};
 use crate::recipe::Recipe;
+use anyid_runtime::Backend;
+use anyid_runtime::engine::available_memory;
 use anyid_runtime::pipeline::{PhasePlan, TilePlan};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -11,8 +13,8 @@ use std::path::Path;
 /// Runs that take this much memory show the table without being asked.
 pub(super) const WORTH_SAYING: u64 = 1 << 30;
 
-fn most(phases: &[PhasePlan]) -> u64 {
-    phases.iter().map(PhasePlan::held_bytes).max().unwrap_or(0)
+fn most(phases: &[PhasePlan], of: fn(&PhasePlan) -> u64) -> u64 {
+    phases.iter().map(of).max().unwrap_or(0)
 }
 
 /// A number of operations with a suitable unit.
@@ -48,7 +50,7 @@ fn change(phase: &PhasePlan) -> Option<String> {
 }
 
 /// The table as text.
-pub(super) fn text(phases: &[PhasePlan]) -> String {
+pub(super) fn text(phases: &[PhasePlan], backend: &Backend) -> String {
     let head = ["phase", "operations", "weights", "plan", "kept values", "pixels", "held"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for phase in phases {
@@ -66,12 +68,23 @@ pub(super) fn text(phases: &[PhasePlan]) -> String {
         rows.push(row);
     }
     let changes: String = phases.iter().flat_map(change).map(|line| format!("{line}\n")).collect();
-    let room = anyid_runtime::engine::available_memory();
-    let room = room.map_or_else(String::new, |room| format!(" of {} available", bytes(room)));
+    let free = |bytes: Option<u64>| {
+        bytes.map_or_else(String::new, |room| format!(" of {} available", output::bytes(room)))
+    };
+    let room = free(available_memory());
+    let peak = match phases.iter().any(|phase| phase.apart) {
+        false => format!("{}{room}", bytes(most(phases, PhasePlan::held_bytes))),
+        true => format!(
+            "{}{} on {}, and {}{room} in the process",
+            bytes(most(phases, PhasePlan::device_bytes)),
+            free(backend.free_bytes()),
+            backend.about().name,
+            bytes(most(phases, PhasePlan::process_bytes)),
+        ),
+    };
     format!(
-        "{}{changes}peak memory: {}{room}; the time is not known before the first step\n",
+        "{}{changes}peak memory: {peak}; the time is not known before the first step\n",
         output::table(&rows),
-        bytes(most(phases))
     )
 }
 
@@ -79,6 +92,7 @@ pub(super) fn text(phases: &[PhasePlan]) -> String {
 pub(super) fn json(
     made: &Recipe,
     phases: &[PhasePlan],
+    backend: &Backend,
     output: &Path,
     warnings: &[String],
 ) -> Value {
@@ -97,14 +111,17 @@ pub(super) fn json(
                 json!({ "grid": grid, "pixels": pixels, "overlap": overlap })
             }),
             "held_bytes": phase.held_bytes(),
+            "device_bytes": phase.device_bytes(),
+            "process_bytes": phase.process_bytes(),
         })
     };
     json!({
         "dry_run": true,
         "output": output.to_string_lossy(),
         "phases": phases.iter().map(phase).collect::<Vec<_>>(),
-        "most_held_bytes": most(phases),
-        "available_bytes": anyid_runtime::engine::available_memory(),
+        "most_held_bytes": most(phases, PhasePlan::held_bytes),
+        "available_bytes": available_memory(),
+        "device_available_bytes": backend.free_bytes(),
         "run": made.to_json(),
         "warnings": warnings,
     })

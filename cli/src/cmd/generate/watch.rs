@@ -37,12 +37,9 @@ pub(super) fn introduce(
         if old.model.fingerprints != made.model.fingerprints {
             progress.warn("the model is not that of the recipe's run: the result is another one");
         }
-        if old.instructions != made.instructions {
-            let (then, now) = (&old.instructions, &made.instructions);
-            progress.warn(&format!(
-                "the recipe's run used {then} instructions, this machine {now}: the last bits of \
-                 values differ"
-            ));
+        let then = [old.device.as_str(), &old.instructions];
+        if let Some(warning) = elsewhere(then, [&made.device, &made.instructions]) {
+            progress.warn(&warning);
         }
     }
     let [width, height, frames] = made.size;
@@ -78,10 +75,28 @@ pub(super) fn introduce(
     if let Some(threshold) = choices.cache {
         progress.note(&format!("steps may be left out: easycache, threshold {threshold}"));
     }
-    progress.detail(&format!("instructions of the processor: {}", made.instructions));
+    progress.detail(&format!("computed on {}, instructions: {}", made.device, made.instructions));
     if made.noise.is_none() {
         progress.note(&format!("seed {}", made.seed));
     }
+}
+
+/// What a recipe repeated on another device means; `None` on one that gives the same bits. Each is a
+/// device and its instructions.
+fn elsewhere([then, there]: [&str; 2], [now, here]: [&str; 2]) -> Option<String> {
+    let kind = |device: &str| device.split(':').next().unwrap_or_default().to_owned();
+    if kind(then) != kind(now) {
+        return Some(format!(
+            "the recipe's run computed on {then} ({there}), this one computes on {now} ({here}): the \
+             last bits of values differ; --device {then} takes the same device"
+        ));
+    }
+    (there != here).then(|| {
+        format!(
+            "the recipe's run used {there} instructions, {now} uses {here}: the last bits of values \
+             differ"
+        )
+    })
 }
 
 /// Turns events into progress.
@@ -175,5 +190,25 @@ impl Watcher<'_> {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_on_another_device_says_what_that_means() {
+        let said = |[then, there]: [&str; 2], [now, here]: [&str; 2]| {
+            elsewhere([then, there], [now, here])
+        };
+        assert_eq!(said(["cpu", "avx2"], ["cpu", "avx2"]), None);
+        assert_eq!(said(["cuda:0", "sm_90a, NVRTC 13.0"], ["cuda:1", "sm_90a, NVRTC 13.0"]), None);
+        let other = said(["cpu", "avx2"], ["cpu", "amx"]).unwrap();
+        assert!(other.contains("avx2 instructions, cpu uses amx"), "{other}");
+        let gpu = said(["cuda:0", "sm_90a, NVRTC 13.0"], ["cpu", "avx2"]).unwrap();
+        assert!(gpu.contains("computed on cuda:0") && gpu.contains("--device cuda:0"), "{gpu}");
+        let newer = said(["cuda:0", "sm_90a, NVRTC 13.0"], ["cuda:0", "sm_90a, NVRTC 13.1"]);
+        assert!(newer.unwrap().contains("last bits"));
     }
 }

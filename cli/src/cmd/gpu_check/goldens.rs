@@ -5,7 +5,8 @@
 
 use super::Check;
 use super::compare::distance;
-use super::report::{Line, Report, Verdict, short};
+use super::report::{Line, Verdict, short};
+use super::teller::Teller;
 use anyid_ir::{Module, Tensor, TensorType};
 use anyid_models::wan::config::{ConfigError, DitConfig, TextConfig, VaeConfig};
 use anyid_models::wan::dit::{DitSize, dit};
@@ -36,7 +37,7 @@ const VIDEO: f64 = 2e-3;
 ///
 /// # Errors
 /// None of a single case.
-pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
+pub fn run(check: &mut Check<'_>, teller: &mut Teller) -> Result<()> {
     type Run = fn(&Backend, &Path) -> Result<Vec<Found>>;
     let kinds: [(&str, Run); 4] =
         [("dit", dits), ("vae", vaes), ("text", texts), ("pipeline", pipelines)];
@@ -49,7 +50,10 @@ pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
                 continue;
             }
             if !check.has(15.0) {
-                report.push(Line::new("goldens", name, Verdict::Left, "no time was left"));
+                teller.push(Line::new("goldens", name, Verdict::Left, "no time was left"));
+                continue;
+            }
+            if !teller.begins(&name, None) {
                 continue;
             }
             check.progress.part(&name);
@@ -57,15 +61,15 @@ pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
                 Ok(found) => judged(name, &found),
                 Err(error) => Line::new("goldens", name, Verdict::Wrong, short(&error)),
             };
-            report.push(line);
+            teller.push(line);
         }
     }
-    if !any {
+    if !any && check.wants("tensors") {
         let place = check.fixtures.display();
         let why = format!("there are none in {place}; --fixtures names another folder");
-        report.push(Line::new("goldens", "tensors", Verdict::Left, why));
+        teller.push(Line::new("goldens", "tensors", Verdict::Left, why));
     }
-    if check.wants("video") {
+    if check.wants("video") && teller.begins("video", None) {
         check.progress.part("video");
         let line = match video(check) {
             Ok(apart) => {
@@ -75,9 +79,14 @@ pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
             }
             Err(error) => Line::new("goldens", "video", Verdict::Wrong, short(&error)),
         };
-        report.push(line);
+        teller.push(line);
     }
     Ok(())
+}
+
+/// Whether a folder has any.
+pub fn any(fixtures: &Path) -> bool {
+    ["dit", "vae", "text", "pipeline"].iter().any(|kind| !cases(&fixtures.join(kind)).is_empty())
 }
 
 /// The folders of cases, sorted.

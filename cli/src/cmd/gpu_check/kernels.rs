@@ -2,10 +2,11 @@
 //!
 //! The plans are those of the device's target at the widths of the preset. Each distinct kernel runs
 //! alone in memory full of NaN, twice for the same bits. Of those with many rows some are compared: the
-//! first, the last, and some in between that are drawn anew.
+//! first, the last, and one that is drawn anew in each tile of rows, so that a tile is not spoiled unseen.
 
 use super::compare::{Distance, bound, distance};
-use super::report::{Line, Report, Verdict, short};
+use super::report::{Line, Verdict, short};
+use super::teller::Teller;
 use super::{Check, single};
 use anyid_backends::check::cases::{Random, seed_of};
 use anyid_backends::check::{Stored, sampled};
@@ -23,9 +24,21 @@ use anyid_runtime::{CompileRequest, Compiler, Result};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rows that are compared; of those that take long in doubles.
+/// Rows that are compared at least, where there are as many.
 const ROWS: usize = 64;
-const FEW: usize = 6;
+
+/// Rows of the largest tiles that kernels compute at once.
+const TILE: usize = 128;
+
+/// Rows that are compared where one takes long in doubles, and much memory: of an attention, which looks
+/// at all keys for each.
+const FEW: usize = 32;
+
+/// Operations of a row that takes long.
+const LONG: u64 = 200_000_000;
+
+/// Fewest rows that a thread of its own computes in doubles.
+const SHARE: usize = 8;
 
 /// A kernel of a plan.
 struct Found {
@@ -38,32 +51,30 @@ impl Found {
     fn label(&self) -> &str {
         self.plan.steps[0].label()
     }
-}
 
-/// What a group of kernels came to.
-#[derive(Default)]
-struct Sum {
-    done: usize,
-    wrong: usize,
-    left: usize,
-    worst: Distance,
-    bound: Distance,
+    /// What it is summed up as.
+    fn group(&self, network: &str) -> String {
+        format!("{network} {}", group(&self.plan.steps[0].kernel))
+    }
 }
 
 /// Runs the section.
 ///
 /// # Errors
 /// None of a single kernel.
-pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
-    let mut groups: BTreeMap<String, Sum> = BTreeMap::new();
+pub fn run(check: &mut Check<'_>, teller: &mut Teller) -> Result<()> {
     let mut seen = BTreeSet::new();
+    let mut networks: Vec<(&str, Vec<Found>)> = Vec::new();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for (network, made) in
         [("dit", dit_plans(check)), ("vae", vae_plans(check)), ("text", text_plans(check))]
     {
         let plans = match made {
             Ok(plans) => plans,
             Err(error) => {
-                report.push(Line::new("kernels", network, Verdict::Wrong, short(&error)));
+                if teller.begins(network, None) {
+                    teller.push(Line::new("kernels", network, Verdict::Wrong, short(&error)));
+                }
                 continue;
             }
         };
@@ -72,53 +83,45 @@ pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
             found.name = format!("{network} {} ({})", found.name, found.label());
         }
         all.retain(|found| check.wants(&found.name));
-        single::compile(check.backend, all.iter().map(|found| found.plan.clone()).collect());
+        for found in &all {
+            *counts.entry(found.group(network)).or_default() += 1;
+        }
+        networks.push((network, all));
+    }
+    counts.iter().for_each(|(group, count)| teller.expects(group, *count));
+    for (network, all) in networks {
+        let wanted = all.iter().enumerate().filter(|(ahead, _)| teller.wants(*ahead));
+        single::compile(check, wanted.map(|(_, found)| found.plan.clone()).collect());
         let total = all.len() as u64;
         for (done, found) in all.into_iter().enumerate() {
-            let group = group(&found.plan.steps[0].kernel);
-            let name = found.name.clone();
-            check.progress.update(done as u64, total, || name.clone());
-            let sum = groups.entry(format!("{network} {group}")).or_default();
             if !check.has(10.0) {
-                sum.left += 1;
+                break;
+            }
+            let (name, group) = (found.name.clone(), found.group(network));
+            check.progress.update(done as u64, total, || name.clone());
+            if !teller.begins(&name, Some(&group)) {
                 continue;
             }
-            sum.done += 1;
             let types = types(&found.plan);
-            match one(check, &found) {
-                Ok((worst, bound)) => {
-                    if worst.largest * sum.bound.largest >= sum.worst.largest * bound.largest {
-                        (sum.worst, sum.bound) = (worst, bound);
-                    }
+            let line = match one(check, &found, teller) {
+                Ok(Compared { worst, bound, rows }) => {
                     let figures = format!("{:.1e} of {:.0e}", worst.largest, bound.largest);
+                    let share =
+                        if bound.largest > 0.0 { worst.largest / bound.largest } else { 0.0 };
                     let line = Line::new("kernels", name, Verdict::Right, figures);
-                    report.push(line.detail().with(json!({
+                    line.of(&group, share).with(json!({
                         "types": types, "largest": worst.largest, "length": worst.length,
-                    })));
+                        "rows": rows,
+                    }))
                 }
                 Err(why) => {
-                    sum.wrong += 1;
                     let line = Line::new("kernels", name, Verdict::Wrong, why);
-                    report.push(line.detail().with(json!({ "types": types, "seed": check.seed })));
+                    let more = json!({ "types": types, "seed": check.seed });
+                    line.of(&group, f64::INFINITY).with(more)
                 }
-            }
+            };
+            teller.push(line);
         }
-    }
-    for (name, sum) in groups {
-        let verdict = match (sum.done, sum.wrong) {
-            (0, _) => Verdict::Left,
-            (_, 0) => Verdict::Right,
-            _ => Verdict::Wrong,
-        };
-        let mut figures = format!("{} of {} right", sum.done - sum.wrong, sum.done);
-        if sum.done > sum.wrong {
-            let (worst, bound) = (sum.worst.largest, sum.bound.largest);
-            figures.push_str(&format!("; largest error {worst:.1e} of {bound:.0e}"));
-        }
-        if sum.left > 0 {
-            figures.push_str(&format!("; {} left out for want of time", sum.left));
-        }
-        report.push(Line::new("kernels", name, verdict, figures).sum());
     }
     Ok(())
 }
@@ -174,8 +177,19 @@ fn distinct(plans: &[Plan], seen: &mut BTreeSet<String>) -> Vec<Found> {
     out
 }
 
-/// A kernel on fresh inputs: how far it is, and how far it may be; or what is wrong.
-fn one(check: &Check<'_>, found: &Found) -> std::result::Result<(Distance, Distance), String> {
+/// What was compared: how far it is, how far it may be, and in how many rows.
+struct Compared {
+    worst: Distance,
+    bound: Distance,
+    rows: usize,
+}
+
+/// A kernel on fresh inputs, or what is wrong.
+fn one(
+    check: &Check<'_>,
+    found: &Found,
+    teller: &mut Teller,
+) -> std::result::Result<Compared, String> {
     let plan = &found.plan;
     let step = &plan.steps[0];
     let operand_types: Vec<TensorType> = plan.types(&step.operands).into_iter().cloned().collect();
@@ -195,6 +209,7 @@ fn one(check: &Check<'_>, found: &Found) -> std::result::Result<(Distance, Dista
         memory.push(tensor);
     }
     let made = single::twice(check.backend, plan, &weights, &inputs)?;
+    teller.idle();
     drop((inputs, weights));
     for (id, memory) in step.results.iter().zip(&made) {
         if !single::gaps_untouched(plan.buffer(*id), memory) {
@@ -209,7 +224,7 @@ fn one(check: &Check<'_>, found: &Found) -> std::result::Result<(Distance, Dista
     let result_types: Vec<TensorType> = results.iter().map(|each| each.ty().clone()).collect();
     let only = rows(step, plan, &result_types, seed);
     let given = sampled::picked(&step.kernel, &results, &only);
-    let wanted = sampled::reference(&step.kernel, &operands, &result_types, &only)?;
+    let wanted = reference(&step.kernel, &operands, &result_types, &only)?;
     let (mut worst, mut most) = (Distance::default(), Distance::default());
     for ((given, wanted), ty) in given.iter().zip(&wanted).zip(&result_types) {
         let others = operand_types.iter().map(|ty| ty.dtype).chain(inner(&step.kernel));
@@ -229,7 +244,45 @@ fn one(check: &Check<'_>, found: &Found) -> std::result::Result<(Distance, Dista
             (worst, most) = (apart, allowed);
         }
     }
-    Ok((worst, most))
+    Ok(Compared { worst, bound: most, rows: only.len() })
+}
+
+/// What some rows have to be, computed by several threads.
+fn reference(
+    kernel: &Kernel,
+    operands: &[Tensor],
+    results: &[TensorType],
+    only: &[usize],
+) -> std::result::Result<Vec<Vec<f64>>, String> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let each = only.len().div_ceil(threads).max(SHARE);
+    let parts: Vec<&[usize]> = only.chunks(each).collect();
+    let part = |rows: &[usize]| sampled::reference(kernel, operands, results, rows);
+    // Where a row cannot be computed alone, every part would compute all of them.
+    if parts.len() < 2 || !sampled::alone(kernel, operands) {
+        return part(only);
+    }
+    let made: Vec<_> = std::thread::scope(|scope| {
+        let begun: Vec<_> = parts
+            .iter()
+            .map(|rows| {
+                let part = &part;
+                std::thread::Builder::new().spawn_scoped(scope, move || part(rows))
+            })
+            .collect();
+        let done = begun.into_iter().zip(&parts);
+        // What the system gives no thread for is computed here.
+        done.map(|(begun, rows)| begun.map_or_else(|_| part(rows), join)).collect()
+    });
+    let mut all: Vec<Vec<f64>> = vec![Vec::new(); results.len()];
+    for made in made {
+        all.iter_mut().zip(made?).for_each(|(all, own)| all.extend(own));
+    }
+    Ok(all)
+}
+
+fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|fault| std::panic::resume_unwind(fault))
 }
 
 /// Types that a kernel rounds to inside.
@@ -250,14 +303,23 @@ fn inner(kernel: &Kernel) -> Vec<DType> {
 /// The rows that are compared.
 fn rows(step: &Step, plan: &Plan, results: &[TensorType], seed: u64) -> Vec<usize> {
     let all = sampled::rows(&step.kernel, results);
-    let heavy = step_cost(plan, step).flops / all.max(1) as u64 > 20_000_000;
-    let most = if heavy { FEW } else { ROWS };
-    if all <= most {
+    let long = step_cost(plan, step).flops / all.max(1) as u64 > LONG;
+    drawn(all, if long { FEW } else { ROWS }, !long, seed)
+}
+
+/// The first row, the last, one of each tile if that is wanted, and as many others as make `least`.
+fn drawn(all: usize, least: usize, tiles: bool, seed: u64) -> Vec<usize> {
+    if all <= least {
         return (0..all).collect();
     }
     let mut random = Random(seed);
     let mut only = BTreeSet::from([0, 1, all - 1]);
-    while only.len() < most {
+    if tiles {
+        for first in (0..all).step_by(TILE) {
+            only.insert(first + random.below(TILE.min(all - first)));
+        }
+    }
+    while only.len() < least {
         only.insert(random.below(all));
     }
     only.into_iter().collect()
@@ -325,4 +387,34 @@ fn precision(check: &Check<'_>) -> Precision {
 
 fn plans(compiler: Compiler) -> Vec<Plan> {
     compiler.plans().map(|(_, plan)| plan.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tile_of_rows_has_a_row_that_is_compared() {
+        let rows = drawn(27_280, ROWS, true, 5);
+        let tiles: BTreeSet<usize> = rows.iter().map(|row| row / TILE).collect();
+        assert_eq!(tiles.len(), 27_280usize.div_ceil(TILE));
+        assert!(rows.len() <= tiles.len() + 3 && rows.contains(&0) && rows.contains(&27_279));
+        assert_ne!(rows, drawn(27_280, ROWS, true, 6), "they are drawn anew");
+        let places: BTreeSet<usize> = rows.iter().map(|row| row % TILE).collect();
+        assert!(places.len() > TILE / 2, "all over the tiles: {places:?}");
+        assert_eq!(drawn(27_280, FEW, false, 5).len(), FEW);
+        assert_eq!(drawn(50, ROWS, true, 5), (0..50).collect::<Vec<_>>());
+        assert_eq!(drawn(300, ROWS, true, 5).len(), ROWS);
+    }
+
+    #[test]
+    fn rows_that_several_threads_compute_are_in_order() {
+        let text = "kernel k0 \"linear\" anchor linear {\n  y0 = linear(a0, a1)\n}\n";
+        let kernel = anyid_ir::kernel::text::parse_kernels(text).unwrap().remove(0);
+        let ty = |shape: &[usize]| TensorType::new(DType::F32, shape.iter().copied());
+        let operands = [single::fresh(&ty(&[90, 6]), 1, 3), single::fresh(&ty(&[4, 6]), 1, 4)];
+        let (results, only) = ([ty(&[90, 4])], (0..90).rev().collect::<Vec<_>>());
+        let whole = sampled::reference(&kernel, &operands, &results, &only).unwrap();
+        assert_eq!(reference(&kernel, &operands, &results, &only).unwrap(), whole);
+    }
 }

@@ -2,7 +2,8 @@
 //! the interpreter, in memory full of NaN, twice for the same bits.
 
 use super::compare::distance;
-use super::report::{Line, Report, Verdict};
+use super::report::{Line, Verdict};
+use super::teller::Teller;
 use super::{Check, single};
 use anyid_backends::check::Stored;
 use anyid_backends::check::cases::{Built, OpCase, Random, Tolerance, cases, seed_of};
@@ -14,6 +15,9 @@ use serde_json::json;
 
 /// Cases whose kernels are compiled together.
 const TOGETHER: usize = 64;
+
+/// What all of them are summed up as.
+const GROUP: &str = "op table";
 
 /// A case on fresh inputs, with its plan.
 struct Ready {
@@ -28,60 +32,52 @@ struct Ready {
 ///
 /// # Errors
 /// None of a single case.
-pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
+pub fn run(check: &mut Check<'_>, teller: &mut Teller) -> Result<()> {
     let all: Vec<OpCase> = cases().into_iter().filter(|case| check.wants(&case.name)).collect();
     let list: Vec<(&OpCase, DType)> =
         all.iter().flat_map(|case| case.dtypes.iter().map(move |dtype| (case, *dtype))).collect();
-    let total = list.len() as u64;
-    let (mut done, mut wrong, mut worst) = (0u64, 0, (0.0, String::new()));
+    let total = list.len();
+    teller.expects(GROUP, total);
+    let mut done = 0;
     for group in list.chunks(TOGETHER) {
         if !check.has(5.0) {
             break;
         }
-        let ready: Vec<_> =
-            group.iter().map(|(case, dtype)| Ready::new(check, case, *dtype)).collect();
-        let plans = ready.iter().flatten().map(|ready| ready.plan.clone());
-        single::compile(check.backend, plans.collect());
-        for ((case, dtype), ready) in group.iter().zip(ready) {
+        let before = done;
+        done += group.len();
+        if teller.passes(group.len()) {
+            continue;
+        }
+        let ready = group.iter().enumerate().map(|(ahead, (case, dtype))| {
+            teller.wants(ahead).then(|| Ready::new(check, case, *dtype))
+        });
+        let ready: Vec<Option<_>> = ready.collect();
+        let plans = ready.iter().flatten().flatten().map(|ready| ready.plan.clone());
+        single::compile(check, plans.collect());
+        for (at, ((case, dtype), ready)) in group.iter().zip(ready).enumerate() {
             if !check.has(1.0) {
                 break;
             }
             let name = format!("{} {dtype}", case.name);
-            done += 1;
-            check.progress.update(done, total, || format!("{done} of {total} cases"));
-            let line = match ready.and_then(|ready| ready.compare(check)) {
+            let place = (before + at + 1) as u64;
+            check.progress.update(place, total as u64, || format!("{place} of {total} cases"));
+            if !teller.begins(&name, Some(GROUP)) {
+                continue;
+            }
+            let ready = ready.expect("what is begun was wanted");
+            let line = match ready.and_then(|ready| ready.compare(check, teller)) {
                 Ok(share) => {
-                    if share > worst.0 {
-                        worst = (share, name.clone());
-                    }
                     let figures = format!("{:.0} % of its bound", share * 100.0);
-                    Line::new("ops", name, Verdict::Right, figures)
+                    Line::new("ops", name, Verdict::Right, figures).of(GROUP, share)
                 }
                 Err(why) => {
-                    wrong += 1;
-                    Line::new("ops", name, Verdict::Wrong, why).with(json!({ "seed": check.seed }))
+                    let line = Line::new("ops", name, Verdict::Wrong, why);
+                    line.of(GROUP, f64::INFINITY).with(json!({ "seed": check.seed }))
                 }
             };
-            report.push(line.detail());
+            teller.push(line);
         }
     }
-    let verdict = match (done, wrong) {
-        (0, _) => Verdict::Left,
-        (_, 0) => Verdict::Right,
-        _ => Verdict::Wrong,
-    };
-    let mut figures = format!("{} of {done} cases right", done - wrong);
-    if worst.0 > 0.0 {
-        figures.push_str(&format!(
-            "; nearest to its bound: {:.0} % ({})",
-            worst.0 * 100.0,
-            worst.1
-        ));
-    }
-    if done < total {
-        figures.push_str(&format!("; {} left out for want of time", total - done));
-    }
-    report.push(Line::new("ops", "op table", verdict, figures).sum());
     Ok(())
 }
 
@@ -104,12 +100,13 @@ impl Ready {
     }
 
     /// The largest share of a bound that is used up, or what is wrong.
-    fn compare(&self, check: &Check<'_>) -> std::result::Result<f64, String> {
+    fn compare(&self, check: &Check<'_>, teller: &mut Teller) -> std::result::Result<f64, String> {
         let Self { tolerance, module, inputs, weights, plan } = self;
         let given = |name: &str| inputs.iter().find(|(own, _)| own == name).map(|(_, own)| own);
         let ordered = plan.inputs.iter().map(|port| given(&port.name).expect("it is an input"));
         let ordered: Vec<Tensor> = ordered.cloned().collect();
         let made = single::twice(check.backend, plan, weights, &ordered)?;
+        teller.idle();
         let tensors: Vec<Tensor> = inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
         let wanted = Evaluator::new(module, Mode::F32).run("f", &tensors, weights, None);
         let wanted = wanted.map_err(|error| error.message.clone())?;

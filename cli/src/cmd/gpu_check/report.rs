@@ -28,28 +28,29 @@ impl Verdict {
 }
 
 /// One finding.
+#[derive(Clone, Debug)]
 pub struct Line {
-    section: &'static str,
+    section: String,
     name: String,
     verdict: Verdict,
     figures: String,
     /// More for programs.
     more: Value,
-    /// How many checks it stands for.
-    checks: usize,
-    /// Whether it is too small a matter for the table unless it is wrong.
-    detail: bool,
+    /// The group that it is one of: it is in the table only where it is wrong.
+    group: Option<String>,
+    /// The part of its bound that is used up.
+    share: f64,
 }
 
 impl Line {
     pub fn new(
-        section: &'static str,
+        section: impl Into<String>,
         name: impl Into<String>,
         verdict: Verdict,
         figures: impl Into<String>,
     ) -> Self {
-        let (name, figures) = (name.into(), figures.into());
-        Self { section, name, verdict, figures, more: Value::Null, checks: 1, detail: false }
+        let (section, name, figures) = (section.into(), name.into(), figures.into());
+        Self { section, name, verdict, figures, more: Value::Null, group: None, share: 0.0 }
     }
 
     /// With more for programs.
@@ -57,27 +58,78 @@ impl Line {
         Self { more, ..self }
     }
 
-    /// One of many: in the table only where it is wrong.
-    pub fn detail(self) -> Self {
-        Self { detail: true, ..self }
+    /// One of a group, which uses up a share of its bound.
+    pub fn of(self, group: &str, share: f64) -> Self {
+        Self { group: Some(group.to_owned()), share, ..self }
     }
 
-    /// A sum over others, which is no check of its own.
-    pub fn sum(self) -> Self {
-        Self { checks: 0, ..self }
+    /// Whether the device was lost over it: codes stand in front of what went wrong.
+    pub fn is_lost(&self) -> bool {
+        self.verdict == Verdict::Wrong && self.figures.starts_with("[E0862]")
     }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The line of another run of the same, which is none of its group.
+    pub fn again(self, name: String) -> Self {
+        Self { name, group: None, ..self }
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "section": self.section,
+            "name": self.name,
+            "verdict": self.verdict.word().to_lowercase(),
+            "figures": self.figures,
+            "more": self.more,
+            "group": self.group,
+            "share": self.share,
+        })
+    }
+
+    /// What [`Self::json`] made; `None` for anything else.
+    pub fn parse(value: &Value) -> Option<Self> {
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        let verdict = text("verdict")?;
+        let mut all = [Verdict::Right, Verdict::Wrong, Verdict::Left].into_iter();
+        Some(Self {
+            section: text("section")?,
+            name: text("name")?,
+            verdict: all.find(|own| own.word().to_lowercase() == verdict)?,
+            figures: text("figures")?,
+            more: value["more"].clone(),
+            group: text("group"),
+            share: value["share"].as_f64().unwrap_or(f64::INFINITY),
+        })
+    }
+}
+
+/// Checks that are summed up in one line.
+#[derive(Debug)]
+struct Group {
+    section: String,
+    name: String,
+    /// How many there are.
+    count: usize,
 }
 
 /// Everything that was found.
 pub struct Report {
-    versions: Vec<(&'static str, Value)>,
+    versions: Vec<(String, Value)>,
     lines: Vec<Line>,
-    times: Vec<(&'static str, Duration)>,
+    groups: Vec<Group>,
+    times: Vec<(String, Duration)>,
+    /// Why checks are left out.
+    left: &'static str,
 }
 
 impl Report {
     pub fn new(versions: Vec<(&'static str, Value)>) -> Self {
-        Self { versions, lines: Vec::new(), times: Vec::new() }
+        let versions = versions.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let left = "for want of time";
+        Self { versions, lines: Vec::new(), groups: Vec::new(), times: Vec::new(), left }
     }
 
     pub fn push(&mut self, line: Line) {
@@ -85,25 +137,79 @@ impl Report {
     }
 
     /// Adds what the figures are of.
-    pub fn version(&mut self, name: &'static str, value: Value) {
+    pub fn version(&mut self, name: String, value: Value) {
+        self.versions.retain(|(own, _)| *own != name);
         self.versions.push((name, value));
     }
 
+    /// Says how many checks a group has.
+    pub fn expects(&mut self, section: &str, name: String, count: usize) {
+        let same = |own: &&mut Group| own.section == section && own.name == name;
+        match self.groups.iter_mut().find(same) {
+            Some(own) => own.count = count,
+            None => self.groups.push(Group { section: section.to_owned(), name, count }),
+        }
+    }
+
+    /// Says why the checks are left out that are not done.
+    pub fn leaves(&mut self, why: &'static str) {
+        self.left = why;
+    }
+
     /// Says how long a section took.
-    pub fn took(&mut self, section: &'static str, time: Duration) {
-        self.times.push((section, time));
+    pub fn took(&mut self, section: &str, time: Duration) {
+        self.times.push((section.to_owned(), time));
     }
 
     /// How many checks came out wrong.
     pub fn wrong(&self) -> usize {
-        let wrong = self.lines.iter().filter(|line| line.verdict == Verdict::Wrong);
-        wrong.map(|line| line.checks).sum()
+        self.lines.iter().filter(|line| line.verdict == Verdict::Wrong).count()
     }
 
     /// How many checks were done.
     pub fn checks(&self) -> usize {
-        let done = self.lines.iter().filter(|line| line.verdict != Verdict::Left);
-        done.map(|line| line.checks).sum()
+        self.lines.iter().filter(|line| line.verdict != Verdict::Left).count()
+    }
+
+    /// Whether there was nothing that could be checked.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.groups.iter().all(|group| group.count == 0)
+    }
+
+    /// What each group came to, as a line.
+    fn sums(&self) -> Vec<Line> {
+        self.groups.iter().filter(|group| group.count > 0).map(|group| self.sum(group)).collect()
+    }
+
+    fn sum(&self, group: &Group) -> Line {
+        let own = |line: &&Line| {
+            line.section == group.section && line.group.as_deref() == Some(&*group.name)
+        };
+        let (mut done, mut wrong, mut nearest) = (0, 0, None::<&Line>);
+        for line in self.lines.iter().filter(own) {
+            done += 1;
+            match line.verdict {
+                Verdict::Wrong => wrong += 1,
+                _ if line.share > nearest.map_or(0.0, |line| line.share) => nearest = Some(line),
+                _ => {}
+            }
+        }
+        let verdict = match (done, wrong) {
+            (0, _) => Verdict::Left,
+            (_, 0) => Verdict::Right,
+            _ => Verdict::Wrong,
+        };
+        let mut figures = format!("{} of {done} right", done - wrong);
+        if let Some(line) = nearest {
+            let short: String = line.name.chars().take(48).collect();
+            let share = line.share * 100.0;
+            figures.push_str(&format!("; nearest to its bound: {share:.0} % ({short})"));
+        }
+        match group.count.saturating_sub(done) {
+            0 => {}
+            left => figures.push_str(&format!("; {left} left out {}", self.left)),
+        }
+        Line::new(&*group.section, &*group.name, verdict, figures)
     }
 
     pub fn text(&self) -> String {
@@ -112,30 +218,22 @@ impl Report {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             out.push_str(&format!("{name:8}  {value}\n"));
         }
-        let shown = self.lines.iter().filter(|line| !line.detail || line.verdict == Verdict::Wrong);
-        let shown: Vec<&Line> = shown.collect();
+        let sums = self.sums();
+        let details = self.lines.iter().filter(|line| line.group.is_some());
+        let details: Vec<&Line> = details.filter(|line| line.verdict == Verdict::Wrong).collect();
+        let whole: Vec<&Line> = self.lines.iter().filter(|line| line.group.is_none()).collect();
         // The last line and one for what is left out.
         let room = MOST.saturating_sub(self.versions.len() + 2);
-        let (mut kept, mut dropped) = (Vec::new(), 0);
-        let mut details = shown.len().saturating_sub(room);
-        for line in shown {
-            if line.detail && details > 0 {
-                (details, dropped) = (details - 1, dropped + 1);
-            } else {
-                kept.push(line);
-            }
-        }
+        let own = room.saturating_sub(sums.len() + whole.len()).min(details.len());
+        let dropped = details.len() - own;
+        let mut kept: Vec<&Line> =
+            details.into_iter().take(own).chain(&sums).chain(whole).collect();
         kept.truncate(room);
         let rows: Vec<Vec<String>> = kept
             .iter()
             .map(|line| {
                 let Line { section, name, verdict, figures, .. } = line;
-                vec![
-                    (*section).to_owned(),
-                    name.clone(),
-                    verdict.word().to_owned(),
-                    figures.clone(),
-                ]
+                vec![section.clone(), name.clone(), verdict.word().to_owned(), figures.clone()]
             })
             .collect();
         out.push_str(&output::table(&rows));
@@ -153,28 +251,20 @@ impl Report {
     }
 
     pub fn json(&self) -> Value {
-        let line = |line: &Line| {
-            json!({
-                "section": line.section,
-                "name": line.name,
-                "verdict": line.verdict.word().to_lowercase(),
-                "figures": line.figures,
-                "more": line.more,
-            })
-        };
-        let named = |(name, value): &(&str, Value)| ((*name).to_owned(), value.clone());
-        let versions: serde_json::Map<String, Value> = self.versions.iter().map(named).collect();
+        let versions: serde_json::Map<String, Value> = self.versions.iter().cloned().collect();
         let times: serde_json::Map<String, Value> = self
             .times
             .iter()
-            .map(|(name, time)| ((*name).to_owned(), json!(time.as_secs_f64())))
+            .map(|(name, time)| (name.clone(), json!(time.as_secs_f64())))
             .collect();
+        let lines: Vec<Value> = self.lines.iter().map(Line::json).collect();
         json!({
             "versions": versions,
             "checks": self.checks(),
             "wrong": self.wrong(),
             "seconds": times,
-            "lines": self.lines.iter().map(line).collect::<Vec<_>>(),
+            "lines": lines,
+            "sums": self.sums().iter().map(Line::json).collect::<Vec<_>>(),
         })
     }
 }
@@ -194,23 +284,36 @@ mod tests {
     #[test]
     fn the_table_has_sixty_lines_at_most_and_keeps_the_sums() {
         let mut report = Report::new(vec![("device", json!("cuda:0")), ("seed", json!(7))]);
+        report.expects("ops", "op table".to_owned(), 230);
         for at in 0..200 {
             let verdict = if at % 2 == 0 { Verdict::Wrong } else { Verdict::Right };
-            report.push(Line::new("ops", format!("case {at}"), verdict, "").detail());
+            let line = Line::new("ops", format!("case {at}"), verdict, "");
+            report.push(line.of("op table", f64::from(at) / 400.0));
         }
-        report.push(Line::new("ops", "all", Verdict::Wrong, "100 of 200").sum());
         report.push(Line::new("speed", "product", Verdict::Left, "no time"));
         report.took("ops", Duration::from_secs(3));
         let text = report.text();
         assert!(text.lines().count() <= MOST, "{text}");
-        assert!(text.contains("100 of 200") && text.contains("more that are WRONG"), "{text}");
+        let sum =
+            "100 of 200 right; nearest to its bound: 50 % (case 199); 30 left out for want of time";
+        assert!(text.contains(sum) && text.contains("more that are WRONG"), "{text}");
         assert!(text.ends_with("200 checks, 100 wrong; ops 3 s\n"), "{text}");
         assert!(!text.contains("case 1 "), "details that are right are not shown");
         let json = report.json();
-        assert_eq!(
-            (json["wrong"].as_u64(), json["lines"].as_array().unwrap().len()),
-            (Some(100), 202)
-        );
+        let count = |key: &str| json[key].as_array().unwrap().len();
+        assert_eq!((json["wrong"].as_u64(), count("lines"), count("sums")), (Some(100), 201, 1));
         assert_eq!(json["versions"]["seed"], 7);
+        report.leaves("after the interruption");
+        assert!(report.text().contains("30 left out after the interruption"));
+    }
+
+    #[test]
+    fn lines_pass_as_json() {
+        let line = Line::new("kernels", "dit linear", Verdict::Wrong, "[E0862] cuda:0 was lost");
+        let line = line.of("dit linear", f64::INFINITY).with(json!({ "seed": 3 }));
+        let again = Line::parse(&line.json()).unwrap();
+        assert_eq!(again.json(), line.json());
+        assert!(again.is_lost() && again.share.is_infinite());
+        assert!(Line::parse(&json!({ "section": "ops" })).is_none());
     }
 }

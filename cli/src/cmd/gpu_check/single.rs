@@ -1,5 +1,6 @@
 //! One plan on the device without the runtime, and one step of a plan as a plan of its own.
 
+use super::Check;
 use anyid_backends::check::Stored;
 use anyid_backends::check::cases::Random;
 use anyid_backends::device::{Arena, Call};
@@ -12,16 +13,25 @@ use anyid_runtime::Backend;
 /// What memory holds that nothing was written to: NaN in every floating-point type.
 pub const POISON: u8 = 0xFF;
 
-/// Has a GPU compile the kernels of plans side by side, before each plan runs by itself. What fails here
-/// fails there too, where it is told.
-pub fn compile(backend: &Backend, plans: Vec<Plan>) {
+/// Plans whose kernels are compiled side by side, for each processor.
+const TOGETHER: usize = 4;
+
+/// Has a GPU compile the kernels of plans side by side, before each plan runs by itself, as long as there is
+/// time. What fails here fails there too, where it is told.
+pub fn compile(check: &Check<'_>, plans: Vec<Plan>) {
     // The CPU compiles nothing that takes long.
-    if backend.about().name == "cpu" {
+    if check.backend.about().name == "cpu" {
         return;
     }
-    let none = Stored::default().shared();
-    let loaded = backend.device().clone().load(&[], none, &mut |_, _| true);
-    let _ = loaded.and_then(|loaded| loaded.prepare(plans));
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for plans in plans.chunks(TOGETHER * processors) {
+        if !check.has(10.0) {
+            return;
+        }
+        let none = Stored::default().shared();
+        let loaded = check.backend.device().clone().load(&[], none, &mut |_, _| true);
+        let _ = loaded.and_then(|loaded| loaded.prepare(plans.to_vec()));
+    }
 }
 
 /// The outputs of a plan, which runs twice in memory full of NaN and has to give the same bits.
@@ -81,7 +91,10 @@ fn load(error: LoadError) -> String {
 
 fn failed(error: RunError) -> String {
     match error {
-        RunError::Failed { fault, .. } => load(LoadError::Failed(fault)),
+        RunError::Failed { label, fault } => {
+            let place = label.map_or_else(String::new, |label| format!(" ({label})"));
+            load(LoadError::Failed(fault)) + &place
+        }
         other => other.to_string(),
     }
 }

@@ -1,7 +1,8 @@
 //! How fast the device is: single kernels by its own events, whole steps by the clock, each with its
 //! share of what large products reach, and with PyTorch's time for the same work where it is there.
 
-use super::report::{Line, Report, Verdict, short};
+use super::report::{Line, Verdict, short};
+use super::teller::{Message, Teller};
 use super::torch::{Torch, Work};
 use super::{Check, Preset};
 use crate::cmd::bench::{self, Case, networks};
@@ -65,7 +66,7 @@ impl Sizes {
 ///
 /// # Errors
 /// None of a single measurement.
-pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
+pub fn run(check: &mut Check<'_>, teller: &mut Teller) -> Result<()> {
     let sizes = Sizes::of(check.preset);
     let (config, _, _) = check.preset.configs();
     let (width, ffn, heads) = (config.width(), config.ffn_dim, config.heads);
@@ -87,6 +88,11 @@ pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
     cases.push((bench::convolution(channels, grid, DType::Bf16), "conv", conv));
     let block = vec![sizes.tokens, width, heads, ffn, text];
 
+    let names = cases.iter().map(|(case, ..)| &*case.name).chain(["block", "step", "decode"]);
+    let wanted = names.filter(|name| check.wants(name)).count();
+    if wanted == 0 {
+        return Ok(());
+    }
     check.progress.part("PyTorch");
     let mut work: Vec<Work> = cases
         .iter()
@@ -99,10 +105,14 @@ pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
         Preset::Ti2v5b if check.has(60.0) => Torch::measure(&work, TORCH),
         _ => Torch::without("PyTorch was not asked"),
     };
-    report.version("pytorch", json!(torch.about));
+    let about = json!(torch.about);
+    teller.tell(&Message::Version { name: "pytorch".to_owned(), value: about });
     check.progress.part("what the device can do");
+    // The shares of what comes later need them in every process.
+    let first = teller.begins("what the device can do", None);
     let peak = check.backend.device().throughput(Duration::from_millis(500));
-    let ceilings = ceilings(report, &peak, torch);
+    let (lines, ceilings) = ceilings(&peak, torch);
+    lines.into_iter().filter(|_| first).for_each(|line| teller.push(line));
 
     for (case, _, _) in &cases {
         let name = case.name.clone();
@@ -110,7 +120,10 @@ pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
             continue;
         }
         if !check.has(10.0) {
-            report.push(Line::new("speed", name, Verdict::Left, "no time was left"));
+            teller.push(Line::new("speed", name, Verdict::Left, "no time was left"));
+            continue;
+        }
+        if !teller.begins(&name, None) {
             continue;
         }
         check.progress.part(&name);
@@ -118,7 +131,7 @@ pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
             Ok(seconds) => ceilings.line(name, case.work, seconds, json!({})),
             Err(error) => Line::new("speed", name, Verdict::Wrong, short(&error)),
         };
-        report.push(line);
+        teller.push(line);
     }
     type Measure = fn(&mut Check<'_>, &Sizes, usize) -> Result<Vec<(String, f64, f64)>>;
     let whole: [(&str, f64, Measure); 3] =
@@ -128,24 +141,27 @@ pub fn run(check: &mut Check<'_>, report: &mut Report) -> Result<()> {
             continue;
         }
         if !check.has(if check.preset == Preset::Ti2v5b { about } else { 1.0 }) {
-            report.push(Line::new("speed", name, Verdict::Left, "no time was left"));
+            teller.push(Line::new("speed", name, Verdict::Left, "no time was left"));
+            continue;
+        }
+        if !teller.begins(name, None) {
             continue;
         }
         check.progress.part(name);
         match measure(check, &sizes, text) {
             Ok(all) => {
                 for (name, flops, seconds) in all {
-                    report.push(ceilings.line(name, flops, seconds, json!({})));
+                    teller.push(ceilings.line(name, flops, seconds, json!({})));
                 }
             }
-            Err(error) => report.push(Line::new("speed", name, Verdict::Wrong, short(&error))),
+            Err(error) => teller.push(Line::new("speed", name, Verdict::Wrong, short(&error))),
         }
     }
     Ok(())
 }
 
-/// The ceilings, of which lines are put into the report.
-fn ceilings(report: &mut Report, peak: &Throughput, torch: Torch) -> Ceilings {
+/// The ceilings, and the lines that tell of them.
+fn ceilings(peak: &Throughput, torch: Torch) -> (Vec<Line>, Ceilings) {
     let own = peak.bf16_gflops.unwrap_or(peak.f32_gflops) * 1e9;
     let theirs = torch.seconds("product").map(|seconds| 2.0 * 8192f64.powi(3) / seconds);
     let product = theirs.unwrap_or(0.0).max(own);
@@ -160,13 +176,13 @@ fn ceilings(report: &mut Report, peak: &Throughput, torch: Torch) -> Ceilings {
         peak.f32_gflops * 1e-3
     );
     let more = json!({ "own": own, "pytorch": theirs, "f32": peak.f32_gflops * 1e9 });
-    report.push(Line::new("speed", "ceiling of products", verdict, figures).with(more));
+    let products = Line::new("speed", "ceiling of products", verdict, figures).with(more);
     let copy = torch.seconds("copy").map(|seconds| 2.0 * f64::from(1 << 30) / seconds * 1e-9);
     let figures = format!("{:.0} GB/s{}", peak.copy_gb_per_second, beside(copy, "GB/s"));
     let verdict = if peak.copy_gb_per_second > 0.0 { Verdict::Right } else { Verdict::Wrong };
     let more = json!({ "gb_per_second": peak.copy_gb_per_second, "pytorch": copy });
-    report.push(Line::new("speed", "ceiling of copies", verdict, figures).with(more));
-    Ceilings { product, torch }
+    let copies = Line::new("speed", "ceiling of copies", verdict, figures).with(more);
+    (vec![products, copies], Ceilings { product, torch })
 }
 
 impl Ceilings {

@@ -5,8 +5,11 @@
 //! and it ends by that. Arguments, pipes and messages are the caller's business.
 
 use super::registry::{PROCESS, Registry};
-use std::io;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{
+    Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio,
+};
 
 /// A child program; killed and reaped when dropped.
 #[derive(Debug)]
@@ -25,6 +28,31 @@ pub struct Running {
 /// Those of [`Command::spawn`]; of kind `Interrupted` when the run was told to end.
 pub fn spawn(command: &mut Command) -> io::Result<Running> {
     spawn_in(&PROCESS, command)
+}
+
+/// Runs `command`, which writes the files `makes`, to its end. If the run is told to end meanwhile, the
+/// child is killed with whatever it started, and the files are removed. Of what it says its messages are
+/// kept.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn run(command: &mut Command, makes: &[&Path]) -> io::Result<Output> {
+    run_in(&PROCESS, command, makes)
+}
+
+fn run_in(
+    registry: &'static Registry,
+    command: &mut Command,
+    makes: &[&Path],
+) -> io::Result<Output> {
+    let _made = registry.adopt(makes)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = spawn_in(registry, command)?;
+    let mut stderr = Vec::new();
+    if let Some(mut pipe) = child.take_stderr() {
+        pipe.read_to_end(&mut stderr)?;
+    }
+    Ok(Output { status: child.wait()?, stdout: Vec::new(), stderr })
 }
 
 pub(super) fn spawn_in(registry: &'static Registry, command: &mut Command) -> io::Result<Running> {
@@ -151,8 +179,6 @@ fn wait_without_reaping(child: &mut Child) -> io::Result<()> {
 mod tests {
     use super::super::registry::Registry;
     use super::*;
-    use std::io::Read;
-    use std::process::Stdio;
     use std::time::Duration;
 
     fn own_registry() -> &'static Registry {
@@ -187,6 +213,31 @@ mod tests {
         assert_eq!(output.read(&mut [0]).unwrap(), 0);
         assert!(!waiting.join().unwrap().success());
         let refused = spawn_in(registry, &mut shell("true")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::Interrupted);
+    }
+
+    #[test]
+    fn files_that_a_child_makes_go_with_it_and_only_then() {
+        let folder = crate::testing::TempFolder::new();
+        let registry = own_registry();
+        let (source, made) = (folder.write("a.cpp", b"text"), folder.path().join("a.tmp"));
+        let paths = [source.as_path(), made.as_path()];
+        let script = format!("echo words >&2; echo library > {}; exit 3", made.display());
+        let done = run_in(registry, &mut shell(&script), &paths).unwrap();
+        assert_eq!((done.status.code(), &done.stderr[..]), (Some(3), &b"words\n"[..]));
+        assert_eq!(folder.names(), ["a.cpp", "a.tmp"]);
+        let (begun, script) = (folder.path().join("begun"), "sleep 1000 & sleep 1000");
+        let script = format!("echo > {}; {script}", begun.display());
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| run_in(registry, &mut shell(&script), &paths));
+            while !begun.exists() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            registry.end_for_test(true);
+            assert!(!running.join().unwrap().unwrap().status.success());
+        });
+        assert_eq!(folder.names(), ["begun"]);
+        let refused = run_in(registry, &mut shell("true"), &paths).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::Interrupted);
     }
 

@@ -239,6 +239,19 @@ impl Registry {
         Err(io::Error::other("every temporary name is taken at once by somebody else"))
     }
 
+    /// Takes files of a child into the registry, until what this gives is dropped: if the run ends before
+    /// that, they are removed.
+    pub(super) fn adopt(&'static self, paths: &[&Path]) -> io::Result<Adopted> {
+        let mut state = self.lock();
+        if state.stage > Stage::Open {
+            return Err(ended());
+        }
+        let paths: Vec<PathBuf> = paths.iter().map(|path| path.to_path_buf()).collect();
+        let entry = Entry { folder: false, record: false };
+        state.live.extend(paths.iter().map(|path| (path.clone(), entry)));
+        Ok(Adopted { paths, registry: self })
+    }
+
     /// Removes what killed processes left in `folder`, unless we are at work there already. It is read
     /// for the first temporary, the second, the fourth and so on: a folder of many files is not read
     /// anew for each of them.
@@ -335,6 +348,22 @@ fn remove(path: &Path, folder: bool) {
                 std::thread::sleep(Duration::from_millis(2));
             }
             _ => return,
+        }
+    }
+}
+
+/// Files of a child that are in the registry.
+#[derive(Debug)]
+pub(super) struct Adopted {
+    paths: Vec<PathBuf>,
+    registry: &'static Registry,
+}
+
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        let mut state = self.registry.lock();
+        for path in &self.paths {
+            state.live.remove(path);
         }
     }
 }

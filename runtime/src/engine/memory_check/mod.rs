@@ -8,7 +8,7 @@ mod limits;
 pub use limits::{Bound, Limit, Room};
 
 use crate::error::{Error, Kind, Result};
-use anyid_backends::device::About;
+use anyid_backends::device::Device;
 use anyid_backends::errors::NoMemory;
 use anyid_ir::plan::Plan;
 use anyid_ir::{Tensor, TensorType};
@@ -47,15 +47,18 @@ pub(super) fn planned<'p>(plans: impl Iterator<Item = &'p Plan> + Clone) -> u64 
 ///
 /// # Errors
 /// E0603.
-pub(super) fn check(device: &About, needed: u64, what: &str) -> Result<()> {
-    let least = match device.capacity {
-        Some(bytes) => Some(Limit { bytes, bound: Bound::Device(device.name.clone()) }),
-        None => Room::now().least().cloned(),
-    };
+pub(super) fn check(device: &dyn Device, needed: u64, what: &str) -> Result<()> {
+    let least = of_device(device).or_else(|| Room::now().least().cloned());
     match least.filter(|least| least.bytes < needed) {
         None => Ok(()),
         Some(least) => Err(refused(needed, what, Some(&least))),
     }
+}
+
+/// What a device with memory of its own has left.
+pub(crate) fn of_device(device: &dyn Device) -> Option<Limit> {
+    let bound = || Bound::Device(device.about().name.clone());
+    device.free_bytes().map(|bytes| Limit { bytes, bound: bound() })
 }
 
 /// The error of memory that is not there.
@@ -85,7 +88,7 @@ pub(crate) fn left(needed: u64, limit: &Limit) -> (String, String) {
     let [needed, left] = sizes([needed, limit.bytes]);
     let left = match &limit.bound {
         Bound::Machine => format!("{left} can be had"),
-        Bound::Device(_) => format!("{} has {left}", limit.bound),
+        Bound::Device(_) => format!("{} has {left} left", limit.bound),
         Bound::Budget => format!("{} is {left}", limit.bound),
         other => format!("{other} leaves {left}"),
     };
@@ -158,18 +161,18 @@ mod tests {
         assert!(error.help_text().is_some_and(|help| help.starts_with("2.00 GiB are free")));
         let untold = no_memory(NoMemory::of(5 << 30), "states");
         assert!(untold.message().contains("the system does not give them"), "{untold}");
-        let device = crate::engine::Backend::open("cpu", 1).unwrap().about().clone();
+        let cpu = crate::engine::Backend::open("cpu", 1).unwrap();
         if available_memory().is_some() {
-            assert_eq!(check(&device, 1 << 60, "plans").unwrap_err().code(), "E0603");
+            assert_eq!(check(&**cpu.device(), 1 << 60, "plans").unwrap_err().code(), "E0603");
         }
-        check(&device, 0, "plans").unwrap();
-        let own = About { name: "cuda:1".into(), capacity: Some(80 << 30), ..device };
-        check(&own, 80 << 30, "plans").unwrap();
-        let error = check(&own, 81 << 30, "plans").unwrap_err();
+        check(&**cpu.device(), 0, "plans").unwrap();
+        assert_eq!(of_device(&**cpu.device()), None);
+        let own = Limit { bytes: 80 << 30, bound: Bound::Device("cuda:1".into()) };
+        let error = refused(81 << 30, "plans", Some(&own));
         assert_eq!(error.code(), "E0603");
         assert_eq!(
             error.message(),
-            "plans take 81.0 GiB of memory, the device cuda:1 has 80.0 GiB"
+            "plans take 81.0 GiB of memory, the device cuda:1 has 80.0 GiB left"
         );
     }
 
