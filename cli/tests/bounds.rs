@@ -215,7 +215,7 @@ fn without_memory_a_run_ends_with_a_code_and_leaves_nothing() {
     let mut refused = 0;
     for words in &runs {
         // From where the program itself begins to fit to where every run does.
-        for kib in (44_000..70_000).step_by(3_700).chain((70_000..160_000).step_by(15_000)) {
+        for kib in (48_000..70_000).step_by(3_700).chain((70_000..160_000).step_by(15_000)) {
             let script = format!("ulimit -v {kib} && exec {program} {words}");
             let (code, text) = shell(&folder, &script);
             let coded = text.contains("error[E");

@@ -262,7 +262,7 @@ fn what_is_asked_for_wrongly_is_refused() {
     let folder = Folder::new();
     std::fs::create_dir_all(folder.path("empty")).unwrap();
     folder.run("data index --in empty --out work").fails("E1200");
-    folder.run("data index --in empty --out work --shard 3/3").fails("E1203");
+    folder.run("data index --in empty --out work --shard 3/3").fails("E1307");
     folder.write("data.toml", "[shots]\nmethod = \"guess\"\n");
     folder.run("data index --in empty --out work --config data.toml").fails("E1201");
     folder.run("data shots --in data.toml --out work").fails("E0900").says("--root");

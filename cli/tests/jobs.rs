@@ -26,7 +26,9 @@ fn videos(folder: &Folder, below: &str) -> BTreeMap<String, Vec<u8>> {
 /// A file of jobs with so many lines.
 fn jobs(folder: &Folder, count: usize) {
     let line = |at: usize| {
-        format!("{{\"id\": \"v{at}\", \"prompt\": \"walk {at}\", \"output\": \"v{at}.gif\", \"seed\": {at}}}\n")
+        format!(
+            "{{\"id\": \"v{at}\", \"prompt\": \"walk {at}\", \"output\": \"v{at}.gif\", \"seed\": {at}}}\n"
+        )
     };
     folder.write("jobs.jsonl", (0..count).map(line).collect::<String>());
 }
@@ -36,12 +38,16 @@ fn lines_are_flags_over_those_of_the_command() {
     let folder = Folder::new();
     let picture = common::repository().join("examples/astronaut.png");
     let lines = [
-        format!(r#"{{"id": "a b", "ref": ["{}"], "prompt": "one, two", "sigmas": [0.9, 0.5]}}"#, picture.display()),
+        format!(
+            r#"{{"id": "a b", "ref": ["{}"], "prompt": "one, two", "sigmas": [0.9, 0.5]}}"#,
+            picture.display()
+        ),
         String::new(),
-        r#"{"output": "sub/b.gif", "negative_prompt": "--dull", "guidance": 2.5, "frames": 9}"#.to_owned(),
+        r#"{"output": "sub/b.gif", "negative_prompt": "--dull", "guidance": 2.5, "frames": 9}"#
+            .to_owned(),
     ];
     folder.write("jobs.jsonl", lines.join("\n"));
-    let words = "--jobs jobs.jsonl -o out --guidance 3 --seed 7 --prompt other --format mp4";
+    let words = "--jobs jobs.jsonl -o out --guidance 3 --seed 7 --prompt other";
     let done = run(&folder, &format!("{words} --json")).fine();
     let report = done.json();
     let states: Vec<&str> =
@@ -52,14 +58,27 @@ fn lines_are_flags_over_those_of_the_command() {
         serde_json::from_slice(&bytes(&folder, &format!("out/{name}.recipe.json"))).unwrap()
     };
     let (a, b) = (recipe("a b.mp4"), recipe("sub/b.gif"));
-    assert_eq!((&a["prompt"], &a["steps"], &a["guidance"]), (&"one, two".into(), &2.into(), &3.0.into()));
+    assert_eq!(
+        (&a["prompt"], &a["steps"], &a["guidance"]),
+        (&"one, two".into(), &2.into(), &3.0.into())
+    );
     assert_eq!(a["sigmas"].as_array().unwrap().len(), 2);
-    assert_eq!((&b["prompt"], &b["frames"], &b["guidance"]), (&"other".into(), &9.into(), &2.5.into()));
+    assert_eq!(
+        (&b["prompt"], &b["frames"], &b["guidance"]),
+        (&"other".into(), &9.into(), &2.5.into())
+    );
     assert_eq!((&b["negative_prompt"], &b["seed"]), (&"--dull".into(), &7.into()));
     // Each is the video of its own command.
-    let alone = "--prompt other --negative-prompt=--dull --guidance 2.5 --frames 9 --seed 7 -o b.gif";
-    run(&folder, alone).fine();
+    let alone =
+        "--prompt other --negative-prompt=--dull --guidance 2.5 --frames 9 --seed 7 -o b.gif";
+    folder
+        .run(&format!("generate --model @micro --size 64x64 --steps 2 --threads 1 {alone}"))
+        .fine();
     assert!(bytes(&folder, "b.gif") == bytes(&folder, "out/sub/b.gif"));
+    // A format that a name contradicts is told with the other faults, before anything is made.
+    let words = "--jobs jobs.jsonl -o none --prompt other --format mp4";
+    run(&folder, words).fails("E1303").says("line 3: [E0947]");
+    assert!(!folder.path("none").exists());
 }
 
 #[test]
@@ -136,7 +155,11 @@ fn the_same_command_makes_what_is_missing() {
     assert!(!again.err.contains("sampling") && again.out.is_empty(), "{}", again.err);
     std::fs::remove_file(folder.path("out/v1.gif")).unwrap();
     let again = run(&folder, &format!("{words} --resume --force")).fine();
-    assert!(again.err.contains("video 2 of 3: v1") && !again.err.contains("video 1"), "{}", again.err);
+    assert!(
+        again.err.contains("video 2 of 3: v1") && !again.err.contains("video 1"),
+        "{}",
+        again.err
+    );
     assert_eq!(videos(&folder, "out"), made);
     // A line that asks for another video than the one that is there.
     run(&folder, &format!("{words} --guidance 2")).fails("E1303").says("they differ in guidance");
@@ -200,7 +223,8 @@ fn a_job_that_fails_does_not_keep_others_from_being_made() {
          {\"id\": \"b\", \"prompt\": \"x\", \"output\": \"b.gif\", \"size\": \"16384x16384\", \"frames\": 4093}\n\
          {\"id\": \"c\", \"prompt\": \"x\", \"output\": \"c.gif\"}\n",
     );
-    let done = run(&folder, "--jobs jobs.jsonl --json").fails("E1308").says("1 of 3 videos failed: b");
+    let done =
+        run(&folder, "--jobs jobs.jsonl --json").fails("E1308").says("1 of 3 videos failed: b");
     assert!(done.err.contains("error[E0603]"), "{}", done.err);
     assert!(folder.path("a.gif").exists() && folder.path("c.gif").exists());
     let states = done.json()["jobs"].clone();
@@ -234,10 +258,9 @@ fn a_disk_that_is_full_in_the_middle_loses_nothing_that_is_done() {
         RUN=\"$0 generate --model $1 --size 64x64 --frames 5 --steps 2 --threads 1 --jobs jobs.jsonl -o out\"; \
         $RUN 2>first.txt; echo $? >code; mkdir -p kept/first && cp out/* kept/first; \
         mount -o remount,size=64m out; $RUN 2>second.txt || exit 1; cp out/* kept";
-    let mut command = std::process::Command::new("unshare");
+    let mut command = folder.other("unshare");
     command.args(["-m", "bash", "-c", line, env!("CARGO_BIN_EXE_anyid-rt")]).arg(common::micro());
-    command.current_dir(folder.path("")).env("TMPDIR", folder.temporary());
-    let done = command.output().unwrap();
+    let done = command.env("TMPDIR", folder.temporary()).output().unwrap();
     let said = |name: &str| std::fs::read_to_string(folder.path(name)).unwrap_or_default();
     assert!(done.status.success(), "{}\n{}", said("first.txt"), said("second.txt"));
     assert_eq!(said("code").trim(), "1", "{}", said("first.txt"));

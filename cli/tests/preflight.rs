@@ -303,17 +303,21 @@ fn a_decoding_that_fails_does_not_cost_the_sampling() {
 #[test]
 fn latents_without_a_recipe_are_decoded_and_repeated() {
     let folder = Folder::new();
-    generate(&folder, &format!("--model @micro {QUICK} -o a.gif --save-latents l.st")).fine();
+    generate(
+        &folder,
+        &format!("--model @micro {QUICK} -o a.gif --no-recipe-inside --save-latents l.st"),
+    )
+    .fine();
     let read = |name: &str| std::fs::read(folder.path(name)).unwrap();
     let latents = tensors(&folder.path("l.st")).remove("latents").unwrap();
     common::save(&folder.path("bare.st"), &[("latents", &latents)]);
     folder.run("generate --latents bare.st").fails("E0900").says("--output");
     folder
-        .run("generate --model @micro --latents bare.st -o b.gif")
+        .run("generate --model @micro --latents bare.st -o b.gif --no-recipe-inside")
         .fine()
         .says("decoded from latents");
     assert!(read("a.gif") == read("b.gif"));
-    folder.run("generate --recipe b.gif.recipe.json -o c.gif").fine();
+    folder.run("generate --recipe b.gif.recipe.json -o c.gif --no-recipe-inside").fine();
     assert!(read("a.gif") == read("c.gif"));
     let shown = folder.run("inspect b.gif.recipe.json --json").fine().json();
     assert!(shown.to_string().contains("bare.st"), "{shown}");

@@ -179,7 +179,9 @@ fn settings_of_other_programs_are_taken_as_far_as_they_go() {
     folder.write("a1111.png", picture("parameters", text));
     let repeat = "generate --recipe a1111.png --model @micro -o b.gif --size 96x64 --frames 5";
     folder.run(repeat).fails("E1501").says("what the video shows");
-    let done = folder.run(&format!("{repeat} --prompt x")).fine().says("negative prompt: blurry");
+    let done = folder.run(&format!("{repeat} --prompt x")).fine();
+    let recipe: Value = serde_json::from_slice(&bytes(&folder, "b.gif.recipe.json")).unwrap();
+    assert_eq!(recipe["negative_prompt"], "blurry");
     done.says("sampler Euler a").says("of me with scale 0.5");
     folder.write("none.png", picture("Title", "a picture"));
     folder.run("generate --recipe none.png -o c.gif").fails("E0910").says("no recipe inside");

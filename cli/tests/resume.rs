@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-const RUN: &str = "generate --ref @examples/characters/first/portrait.png --steps 240 --threads 1 -o out.gif";
+const RUN: &str =
+    "generate --ref @examples/characters/first/portrait.png --steps 240 --threads 1 -o out.gif";
 const QUICK: &str = "generate --model @micro --size 64x64 --frames 5 --steps 4 --threads 1";
 
 /// Numbers without a pattern.
@@ -140,7 +141,7 @@ fn states_of_other_runs_and_other_files_are_refused() {
     folder.run_with(&words("--resume").replace("out.gif", "-"), &["--prompt", "x"]).fails("E0900");
     // A state with other tensors than its solver needs, and one of another run.
     let latents = tensors(&folder.path("l.st")).remove("latents").unwrap();
-    let file = anyid_runtime::checkpoint::Checkpoint::open(&folder.path("l.st")).unwrap();
+    let file = anyid_runtime::checkpoint::Checkpoint::open(folder.path("l.st")).unwrap();
     let mut metadata = std::collections::BTreeMap::new();
     let key = anyid_runtime::pipeline::RECIPE_KEY;
     metadata.insert(key.to_owned(), file.metadata().get(key).unwrap().to_string());
@@ -167,12 +168,12 @@ fn states_of_other_runs_and_other_files_are_refused() {
 #[test]
 fn a_state_that_cannot_be_stored_is_a_warning() {
     let folder = Folder::new();
-    // A state has four tensors of 41 kB here, and the video is smaller than one.
-    let line = "ulimit -f 100; exec \"$0\" generate --model \"$1\" --size 96x96 --frames 9 --steps 2 \
-                --prompt x -o out.mp4 --resume";
-    let mut command = std::process::Command::new("bash");
+    // A state has more than 40 KiB here, and the video at this quality less.
+    let line = "ulimit -f 40; exec \"$0\" generate --model \"$1\" --size 96x96 --frames 9 --steps 2 \
+                --prompt x -o out.mp4 --quality 38 --resume";
+    let mut command = folder.other("bash");
     command.args(["-c", line, env!("CARGO_BIN_EXE_anyid-rt")]).arg(common::micro());
-    let done = command.current_dir(folder.path("")).env("TMPDIR", folder.temporary()).output();
+    let done = command.env("TMPDIR", folder.temporary()).output();
     let done = common::Done::of(line, done.unwrap()).fine();
     let warning = "warning: the state of sampling could not be stored in out.mp4.state.safetensors";
     assert_eq!(done.err.matches(warning).count(), 1, "{}", done.err);

@@ -310,10 +310,7 @@ impl Recipe {
             decoded_from: None,
             tiles: request.tiles,
             safeguards: None,
-            choices: Choices::of(
-                request,
-                request.first_frame.as_ref().map(reference).transpose()?,
-            ),
+            choices: Choices::of(request, request.first_frame.as_ref().map(reference).transpose()?),
             output: absolute(output)?,
         })
     }
@@ -491,7 +488,7 @@ impl Recipe {
             latents,
             decoded_from,
             tiles,
-            choices: Choices::read(&value, &key)?,
+            choices: Choices::read(value, &key)?,
             safeguards: value.get("safeguards").cloned(),
             output: match &value["output"] {
                 Value::Null => PathBuf::new(),

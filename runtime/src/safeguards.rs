@@ -7,6 +7,9 @@
 //! itself. Training asks for consent before it encodes anything ([`Safeguards::check_training`]).
 
 use crate::error::{Error, Result};
+use crate::pipeline::{
+    Cancel, Event, FileOptions, Finished, Pipeline, Request, ResultFiles, RunReport,
+};
 use crate::recipe::{HashedFile, Recipe};
 use anyid_files::checkpoint::hash_file;
 use anyid_files::error::unreadable;
@@ -337,8 +340,12 @@ impl Safeguards {
         output: &Path,
         now: SystemTime,
     ) -> Result<()> {
-        let mut more = self.members(&checked.verdict, &[&recipe.prompt]);
-        let hashes: Vec<&str> = recipe.references.iter().map(|file| file.sha256.as_str()).collect();
+        let negative = recipe.choices.negative_prompt.as_deref();
+        let texts: Vec<&str> =
+            [Some(recipe.prompt.as_str()), negative].into_iter().flatten().collect();
+        let mut more = self.members(&checked.verdict, &texts);
+        let files = recipe.references.iter().chain(&recipe.choices.first_frame);
+        let hashes: Vec<&str> = files.map(|file| file.sha256.as_str()).collect();
         more.insert("refs".to_owned(), json!(hashes));
         more.insert("consents".to_owned(), json!(checked.consents));
         more.insert("output_sha256".to_owned(), json!(output_hash(output)?));
@@ -371,6 +378,43 @@ impl Safeguards {
         self.write_down(&Entry { event: "train", decision: "allow", more }, now)
     }
 
+    /// As [`Pipeline::generate_to_file`], behind these safeguards. What they warn of are events; `threads`
+    /// is for marking.
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::generate_to_file`], [`Self::check_text`] and [`Self::check_references`]; those of
+    /// the audit log if the policy is locked.
+    pub fn generate_to_file(
+        &self,
+        pipeline: &Pipeline,
+        request: &Request,
+        path: &Path,
+        options: &FileOptions,
+        threads: usize,
+        cancel: &Cancel,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<(RunReport, Finished)> {
+        let now = SystemTime::now();
+        let mut checked = self.check_text(&texts(request), now)?;
+        let mut decide = |made: &mut Recipe, files: &mut ResultFiles| {
+            let shown: Vec<_> =
+                made.references.iter().chain(&made.choices.first_frame).cloned().collect();
+            self.check_references(&shown, Scope::Generate, &mut checked, now)?;
+            made.safeguards = Some(self.statement(made, &checked));
+            files.mark(self.mark(made).map(|mark| MarkAs { threads, ..mark }).as_ref());
+            Ok(())
+        };
+        let made = pipeline.to_file(request, path, options, Some(&mut decide), cancel, events)?;
+        let (report, finished, recipe) = made;
+        let recipe = recipe.expect("a run that is decided about has a recipe");
+        let kept = self.finished(&recipe, &checked, &finished.written.path, SystemTime::now());
+        let unkept = unless_locked(kept, &self.policy)?;
+        for warning in checked.warnings.into_iter().chain(unkept) {
+            events(Event::Warning(warning));
+        }
+        Ok((report, finished))
+    }
+
     fn write_down(&self, entry: &Entry, now: SystemTime) -> Result<()> {
         self.log.as_ref().map_or(Ok(()), |log| log.append(entry, now))
     }
@@ -401,6 +445,14 @@ impl Safeguards {
         more.insert("refs".to_owned(), json!(references));
         self.write_down(&Entry { event: "block", decision: "block", more }, now)
     }
+}
+
+/// The texts of a request, which are used together.
+pub fn texts(request: &Request) -> Vec<&str> {
+    [Some(request.prompt.as_str()), request.negative_prompt.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// What failed to be written into the audit log of `policy`, as a warning: what is not locked is no

@@ -52,7 +52,7 @@ fn sums(kernel: &Kernel, at: usize) -> Option<usize> {
     }
 }
 
-/// Whether [`reference`] computes some rows without the others.
+/// Whether [`reference()`] computes some rows without the others.
 pub fn alone(kernel: &Kernel, operands: &[Tensor]) -> bool {
     match kernel {
         Kernel::Row(_) | Kernel::Copy(_) | Kernel::Gather => true,

@@ -97,6 +97,7 @@ impl Nvrtc {
     ///
     /// # Errors
     /// E0856 with what it says.
+    #[cfg(any(test, feature = "cuda"))]
     pub(super) fn compiles(&self) -> Result<(), Box<Fault>> {
         let empty = "extern \"C\" __global__ void empty() {}\n".to_owned();
         self.made_of(empty, "sm_80").map(drop).map_err(|refused| {

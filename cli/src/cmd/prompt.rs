@@ -177,7 +177,7 @@ pub struct Ask {
     /// The folder of results of `data`.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Settings (TOML) with [llm] and [prompt].
+    /// Settings (TOML) with tables `llm` and `prompt`.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// What is done with answers that are kept in OUT/cache.

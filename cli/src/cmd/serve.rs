@@ -4,6 +4,7 @@
 //! line on standard output, what happens to videos goes to standard error.
 
 use crate::args::{DeviceArgs, PrecisionName, ResidualName};
+use crate::cmd::safeguards::SafeguardArgs;
 use crate::cmd::{lora, size};
 use crate::render::{self, Failure};
 use crate::{interrupt, output};
@@ -118,6 +119,8 @@ pub struct Serve {
     #[arg(long, value_name = "WxH", allow_hyphen_values = true, help_heading = "Model")]
     pub tile: Option<String>,
     #[command(flatten)]
+    pub safeguards: SafeguardArgs,
+    #[command(flatten)]
     pub on: DeviceArgs,
 }
 
@@ -150,6 +153,11 @@ impl Serve {
 /// Those of flags, model and device, and E1400 to E1403 of the server.
 pub fn run(args: &Serve) -> std::result::Result<(), Failure> {
     let options = options(args)?;
+    let safeguards = args.safeguards.open()?;
+    let off = safeguards.policy().switched_off();
+    if !off.is_empty() {
+        render::warn(&format!("switched off: {}", off.join(", ")));
+    }
     let parts = args.parts();
     let model = match parts.is_empty() {
         true => Model::built_in()?,
@@ -181,9 +189,9 @@ pub fn run(args: &Serve) -> std::result::Result<(), Failure> {
     };
     let log: Arc<dyn Fn(&str) + Send + Sync> = match output::quiet() {
         true => Arc::new(|_| {}),
-        false => Arc::new(|line| output::note(line)),
+        false => Arc::new(output::note),
     };
-    let counts = serve(pipeline, options, stop, &mut ready, log)?;
+    let counts = serve(pipeline, options, safeguards, stop, &mut ready, log)?;
     if !output::quiet() {
         let waiting = output::plural(counts.waiting, "video");
         output::note(&format!("stopped; the queue has {waiting} to make at the next start"));
@@ -242,6 +250,7 @@ fn options(args: &Serve) -> Result<Options> {
         model: args.name(),
         allow_ffmpeg: args.allow_ffmpeg,
         limits,
+        threads: args.on.thread_count(),
         making,
     })
 }

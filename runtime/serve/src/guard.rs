@@ -160,6 +160,7 @@ mod tests {
             model: "built-in".into(),
             allow_ffmpeg: false,
             limits: Limits::default(),
+            threads: 1,
             making: Making::default(),
         }
     }

@@ -45,6 +45,8 @@ pub struct Options {
     pub allow_ffmpeg: bool,
     /// Bounds on what clients may ask for.
     pub limits: Limits,
+    /// Threads for marking frames.
+    pub threads: usize,
     /// How videos are made, which is not the clients' to choose.
     pub making: Making,
 }

@@ -10,6 +10,7 @@ use crate::routes::{App, router};
 use crate::worker::Worker;
 use crate::{Options, job};
 use anyid_runtime::backends::threads;
+use anyid_runtime::safeguards::Safeguards;
 use anyid_runtime::{Error, Pipeline, Result, error, files};
 use axum::http::StatusCode;
 use hyper::server::conn::http1;
@@ -45,7 +46,7 @@ pub struct Ready {
     pub token: bool,
 }
 
-/// Serves videos made by `pipeline` until `stop` is set; how many videos there are then. `ready` is
+/// Serves videos made by `pipeline` behind `safeguards` until `stop` is set; how many videos there are then. `ready` is
 /// told when requests are answered, `log` what happens to videos.
 ///
 /// # Errors
@@ -54,6 +55,7 @@ pub struct Ready {
 pub fn serve(
     pipeline: Pipeline,
     options: Options,
+    safeguards: Safeguards,
     stop: Arc<AtomicBool>,
     ready: &mut dyn FnMut(&Ready) -> Result<()>,
     log: Arc<dyn Fn(&str) + Send + Sync>,
@@ -69,11 +71,13 @@ pub fn serve(
         })?;
     let listener = runtime.block_on(listening(options.listen))?;
     let queue = Arc::new(Queue::open(&options.queue, &options.model, options.limits)?);
-    let pipeline = Arc::new(pipeline);
+    let (pipeline, safeguards) = (Arc::new(pipeline), Arc::new(safeguards));
     let worker = Worker {
         queue: Arc::clone(&queue),
         pipeline: Arc::clone(&pipeline),
         making: options.making,
+        safeguards: Arc::clone(&safeguards),
+        threads: options.threads,
         most: options.limits.making,
         stop: Arc::clone(&stop),
         log,
@@ -89,6 +93,7 @@ pub fn serve(
         since: job::now(),
         stop: left,
         guard,
+        safeguards,
     };
     let token = app.guard.needs_token();
     let address = listener.local_addr().unwrap_or(options.listen);
@@ -289,7 +294,8 @@ mod tests {
             let (stream, _) = listener.accept().await.unwrap();
             let mut patient = Patient::new(stream, Duration::from_millis(100));
             // More than the system buffers for a connection.
-            let written = patient.write_all(&vec![0; 64 << 20]);
+            let zeros = vec![0; 64 << 20];
+            let written = patient.write_all(&zeros);
             let written = timeout(Duration::from_secs(20), written).await.unwrap();
             assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
             drop(client);

@@ -224,8 +224,11 @@ mod tests {
 
     const TYPE: &str = "multipart/form-data; boundary=\"x y\"";
 
-    /// All fields with their values, from `body` in pieces of `size` bytes; whether it is complete.
-    fn read(body: &[u8], size: usize) -> Result<(Vec<(String, bool, Vec<u8>)>, bool), Malformed> {
+    /// Fields with whether they are files and what they hold, and whether the form is complete.
+    type Read = (Vec<(String, bool, Vec<u8>)>, bool);
+
+    /// What comes out of `body` in pieces of `size` bytes.
+    fn read(body: &[u8], size: usize) -> Result<Read, Malformed> {
         let mut parser = Parser::new(TYPE).unwrap();
         let mut out: Vec<(String, bool, Vec<u8>)> = Vec::new();
         let mut complete = false;

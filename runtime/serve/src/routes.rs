@@ -9,6 +9,7 @@ use crate::queue::{Queue, missing, stopping};
 use crate::refusal::{Answer, Refusal, said};
 use crate::upload::{self, blocking, drain};
 use anyid_runtime::pipeline::MOST_REFERENCES;
+use anyid_runtime::safeguards::Safeguards;
 use anyid_runtime::{Model, Pipeline};
 use axum::Router;
 use axum::body::Body;
@@ -20,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::watch;
 
 /// What every answer needs.
@@ -27,6 +29,7 @@ pub struct App {
     pub queue: Arc<Queue>,
     pub pipeline: Arc<Pipeline>,
     pub guard: Guard,
+    pub safeguards: Arc<Safeguards>,
     pub limits: Limits,
     /// What clients call the model.
     pub model: String,
@@ -147,6 +150,11 @@ async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> 
     let (fields, incoming) = received.await?;
     blocking(move || {
         let settings = form::settings(fields, app.model(), &app.model, &app.limits)?;
+        // What is blocked does not get into the queue. The worker asks again, with the references.
+        let texts = [settings.prompt.as_str()];
+        app.safeguards
+            .check_text(&texts, SystemTime::now())
+            .map_err(|error| Refusal::input(error, "prompt"))?;
         app.queue.submit(incoming, &app.model, settings)
     })
     .await

@@ -6,6 +6,7 @@
 use crate::Making;
 use crate::job::{Progress, RATE, Status};
 use crate::queue::{Outcome, Queue, Work};
+use anyid_runtime::safeguards::Safeguards;
 use anyid_runtime::{Error, Event, FileOptions, Kind, Pipeline, ReferenceSource, Request, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,6 +21,9 @@ pub struct Worker {
     pub queue: Arc<Queue>,
     pub pipeline: Arc<Pipeline>,
     pub making: Making,
+    pub safeguards: Arc<Safeguards>,
+    /// Threads for marking frames.
+    pub threads: usize,
     /// Time for one video.
     pub most: Option<Duration>,
     /// Set when the process is told to end.
@@ -87,7 +91,15 @@ impl Worker {
                 self.queue.progress(progress);
             }
         };
-        self.pipeline.generate_to_file(&request, &work.output, &options, &work.cancel, &mut see)?;
+        self.safeguards.generate_to_file(
+            &self.pipeline,
+            &request,
+            &work.output,
+            &options,
+            self.threads,
+            &work.cancel,
+            &mut see,
+        )?;
         Ok(warnings)
     }
 }
@@ -127,13 +139,17 @@ impl Course {
             Event::Encoded { done, total, .. } => {
                 (between(TEXT, ENCODED, *done, *total), ("references", *done, *total))
             }
-            Event::Step { done, total, .. } => {
+            Event::Step { done, total, .. } | Event::Resumed { done, total } => {
                 (between(ENCODED, SAMPLED, *done, *total), ("sampling", *done, *total))
             }
             Event::Decoded { done, total } => {
                 (between(SAMPLED, DECODED, *done, *total), ("decoding", *done, *total))
             }
-            Event::Warning(_) | Event::Detail(_) | Event::Finished(_) | Event::Loading { .. } => {
+            Event::Warning(_)
+            | Event::Detail(_)
+            | Event::Finished(_)
+            | Event::Loading { .. }
+            | Event::Preview { .. } => {
                 return None;
             }
         };

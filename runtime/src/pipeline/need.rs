@@ -5,11 +5,11 @@
 //! references and result. The system's cache of file contents is not counted.
 
 use super::state::SamplingState;
-use crate::sampling::StepCache;
 use super::tiles::Tiling;
 use super::{Request, Size, Tiles};
 use crate::engine::{Compiler, Program};
 use crate::model::Model;
+use crate::sampling::StepCache;
 use anyid_ir::plan::Plan;
 use anyid_models::wan::vae::Half;
 use anyid_models::wan::{Geometry, Precision};

@@ -65,7 +65,8 @@ impl Fit {
                 };
                 let colours = [0, 1, 2].map(mean);
                 for (i, a) in row.iter().enumerate() {
-                    for (sum, b) in self.squares[i * self.size..][..self.size].iter_mut().zip(&row) {
+                    for (sum, b) in self.squares[i * self.size..][..self.size].iter_mut().zip(&row)
+                    {
                         *sum += a * b;
                     }
                     for (sum, colour) in self.products[i].iter_mut().zip(colours) {

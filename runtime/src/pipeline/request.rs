@@ -1,14 +1,14 @@
 //! The request for a run, and every check that can be made before anything is loaded.
 
-use super::tiles::{Tiling, least_side};
 use super::state::SamplingState;
+use super::tiles::{Tiling, least_side};
 use super::{MOST_REFERENCES, ReferenceSource, schedule, settings};
 use crate::engine::finite::check_given;
 use crate::error::{Error, Result, plural};
 use crate::media::standardise::MOST_SIDE;
 use crate::model::Model;
-use crate::sampling::schedule::{check_shift, check_steps};
 use crate::sampling::cache::check_threshold;
+use crate::sampling::schedule::{check_shift, check_steps};
 use crate::sampling::{ScheduleKind, SolverKind, guidance};
 use anyid_ir::Tensor;
 use anyid_models::wan::{Geometry, Precision, Residual};

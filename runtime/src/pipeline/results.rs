@@ -48,6 +48,9 @@ pub struct FileOptions {
     pub mark: Option<MarkAs>,
 }
 
+/// Decides about a run by its recipe, see `Pipeline::to_file`.
+pub(crate) type Decide<'a> = &'a mut dyn FnMut(&mut Recipe, &mut ResultFiles) -> Result<()>;
+
 /// Previews of a run.
 #[derive(Clone, Debug)]
 pub struct PreviewOptions {
@@ -370,7 +373,22 @@ impl Pipeline {
         cancel: &Cancel,
         events: &mut dyn FnMut(Event),
     ) -> Result<(RunReport, Finished)> {
-        let (path, sampling) = (path.as_ref(), request.latents.is_none());
+        let made = self.to_file(request, path.as_ref(), options, None, cancel, events)?;
+        Ok((made.0, made.1))
+    }
+
+    /// As [`Self::generate_to_file`]; `decide` may refuse what a recipe says before anything is computed,
+    /// add to it, and have the frames marked. Gives the recipe too, if there is one.
+    pub(crate) fn to_file(
+        &self,
+        request: &Request,
+        path: &Path,
+        options: &FileOptions,
+        decide: Option<Decide<'_>>,
+        cancel: &Cancel,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<(RunReport, Finished, Option<Recipe>)> {
+        let sampling = request.latents.is_none();
         request.check(self.model())?;
         let mut places = Places::new();
         for source in &request.references {
@@ -384,12 +402,16 @@ impl Pipeline {
         let Size { width, height, .. } = request.size;
         let writer = VideoWriter::create(path, width, height, options.fps, &options.writer)?;
         let mut files = ResultFiles::open(writer, path, options, sampling)?;
-        let mut made = match options.recipe || options.recipe_inside || options.state.is_some() {
+        let named = options.recipe || options.recipe_inside || options.state.is_some();
+        let mut made = match named || decide.is_some() {
             true => {
                 Some(Recipe::of(self, request, options.fps, path, &recipe::Sources::default())?)
             }
             false => None,
         };
+        if let (Some(decide), Some(made)) = (decide, &mut made) {
+            decide(made, &mut files)?;
+        }
         let mut request = std::borrow::Cow::Borrowed(request);
         if let (Some(path), Some(made)) = (&options.state, &made)
             && let Some(found) = FoundState::find(path)?
@@ -406,6 +428,7 @@ impl Pipeline {
             made.choices.coding = options.writer.coding;
             made.tiles = plan.tiles();
         }
-        files.run(plan, cancel, made.as_ref(), events)
+        let (report, finished) = files.run(plan, cancel, made.as_ref(), events)?;
+        Ok((report, finished, made))
     }
 }

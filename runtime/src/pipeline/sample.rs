@@ -17,9 +17,7 @@ use crate::engine::{
 use crate::error::{Error, Kind, Result};
 use crate::model::Model;
 use crate::sampling::noise::NoiseStream;
-use crate::sampling::{
-    Schedule, SchedulerSettings, Solver, StepCache, first_non_finite, guidance,
-};
+use crate::sampling::{Schedule, SchedulerSettings, Solver, StepCache, first_non_finite, guidance};
 use anyid_ir::plan::{Branch, Plan};
 use anyid_ir::{DType, Tensor, TensorType};
 use anyid_models::wan::dit::{self, DitSize, DitTypes};
@@ -244,7 +242,8 @@ impl Sampler {
             .cache
             .map(|most| StepCache::new(most, schedule.steps(), elements, count))
             .transpose()?;
-        let scratch = |at: usize| vec![0f32; if cache.is_some() && at < count { elements } else { 0 }];
+        let scratch =
+            |at: usize| vec![0f32; if cache.is_some() && at < count { elements } else { 0 }];
         let predicted = [scratch(0), scratch(1)];
         let outputs = [program.outputs("step")?, program.outputs("step")?];
         Ok(Self {

@@ -115,7 +115,8 @@ impl FoundState {
     /// # Errors
     /// E1301 for a file that is no state, E03xx and E0911 where it cannot be read, E0910 for its recipe.
     pub fn find(path: &Path) -> Result<Option<Self>> {
-        if std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        if std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+        {
             return Ok(None);
         }
         let no_state = |what: String| {
@@ -130,9 +131,9 @@ impl FoundState {
             return Err(no_state("the file is not the state of a sampling".to_owned()));
         };
         let recipe = Recipe::parse(recipe.as_bytes(), path)?;
-        let numbers = step.split_once('/').map(|(done, total)| {
-            (done.parse::<usize>().ok(), total.parse::<usize>().ok())
-        });
+        let numbers = step
+            .split_once('/')
+            .map(|(done, total)| (done.parse::<usize>().ok(), total.parse::<usize>().ok()));
         let Some((Some(done), Some(total))) = numbers.filter(|(done, total)| done <= total) else {
             return Err(no_state(format!("\"{step}\" is not a number of steps")));
         };

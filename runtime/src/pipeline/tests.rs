@@ -3,8 +3,8 @@
 use super::*;
 use crate::engine::{Bound, Limit, Room};
 use crate::error::Kind;
-use crate::sampling::SolverKind;
 use crate::media::writer::WriterOptions;
+use crate::sampling::SolverKind;
 use anyid_ir::Tensor;
 use anyid_models::wan::Residual;
 
@@ -578,7 +578,7 @@ fn a_state_without_what_the_solver_kept_is_refused() {
 
 #[test]
 fn a_first_frame_is_what_a_reference_in_front_would_be() {
-    // `anyid.md` §12.2: with one reference in front, the transformer sees what image-to-video shows it.
+    // With one reference in front, the transformer sees what image-to-video shows it.
     let pipeline = Pipeline::micro().unwrap();
     let size = |frames| Size { width: 64, height: 32, frames };
     let channels = pipeline.model().dit.in_channels;
@@ -588,12 +588,8 @@ fn a_first_frame_is_what_a_reference_in_front_would_be() {
     let noise = Tensor::from_f32([channels, 3, rows, columns], &values).unwrap();
     let later = super::codec::prefix_time(&noise, 1, 2).unwrap();
     let plain = Request { guidance: 1.0, prompt: "a walk".into(), steps: 2, ..Request::default() };
-    let reference = Request {
-        references: vec![pixels(1)],
-        size: size(5),
-        noise: Some(later),
-        ..plain.clone()
-    };
+    let reference =
+        Request { references: vec![pixels(1)], size: size(5), noise: Some(later), ..plain.clone() };
     let continued = Request {
         first_frame: Some(pixels(1)),
         size: size(9),
@@ -659,7 +655,8 @@ fn choices_of_sampling_that_change_nothing_change_no_bit() {
     let bad = sigmas(vec![0.5, 0.6]).check(pipeline.model()).unwrap_err();
     assert_eq!(bad.code(), "E0925");
     // A cache whose threshold is not reached leaves nothing out.
-    let cached = |threshold| latents(&pipeline, &Request { cache: Some(threshold), ..base.clone() });
+    let cached =
+        |threshold| latents(&pipeline, &Request { cache: Some(threshold), ..base.clone() });
     assert_eq!(cached(1e-9), whole);
     assert_ne!(cached(1.0), whole);
     let bad = Request { cache: Some(2.0), ..base.clone() };

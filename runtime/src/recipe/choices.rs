@@ -63,10 +63,7 @@ impl Choices {
     }
 
     /// Those of the object of a recipe; `bad` makes the error of a key that is not what it should be.
-    pub(super) fn read(
-        value: &Value,
-        bad: &dyn Fn(&str, &str) -> Error,
-    ) -> Result<Self, Error> {
+    pub(super) fn read(value: &Value, bad: &dyn Fn(&str, &str) -> Error) -> Result<Self, Error> {
         let given = |key: &str| Some(&value[key]).filter(|value| !value.is_null());
         let numbers = |key: &str| {
             let list = |value: &Value| {

@@ -97,7 +97,6 @@ impl Foreign {
                 samplers.len()
             ));
         }
-        found.say_negative();
         Some(found)
     }
 
@@ -123,7 +122,6 @@ impl Foreign {
         for (key, value) in pairs(line.lines().next().unwrap_or_default()) {
             found.set(&key, &value);
         }
-        found.say_negative();
         Some(found)
     }
 
@@ -183,18 +181,14 @@ impl Foreign {
         self.prompt = (!out.is_empty()).then(|| out.to_owned());
     }
 
-    fn say_negative(&mut self) {
-        if let Some(negative) = &self.negative {
-            self.unmapped.push(format!("negative prompt: {}", shortened(negative)));
-        }
-    }
-
     /// The flags of `generate` that would give what could be mapped, for messages.
     pub fn flags(&self) -> Vec<String> {
         let mut out = Vec::new();
         let mut add = |flag: &str, value: Option<String>| {
             out.extend(value.map(|value| format!("{flag} {value}")));
         };
+        let quoted = self.negative.as_ref().map(|text| format!("\"{}\"", shortened(text)));
+        add("--negative-prompt", quoted);
         add("--size", self.size.map(|[width, height]| format!("{width}x{height}")));
         add("--frames", self.frames.map(|n| n.to_string()));
         add("--fps", self.fps.map(|n| n.to_string()));
@@ -324,7 +318,9 @@ impl Walk<'_> {
             found.unmapped.push("denoising from a video of its own (denoise below 1)".to_owned());
         }
         if inputs.keys().any(|name| matches!(name.as_str(), "start_image" | "end_image")) {
-            found.unmapped.push("a picture as the first or last frame".to_owned());
+            found.unmapped.push(
+                "a picture as the first or last frame (--first-frame gives the first)".to_owned(),
+            );
         }
         if inputs.contains_key("start_at_step") {
             found.unmapped.push("sampling in parts (start_at_step, end_at_step)".to_owned());
@@ -402,7 +398,9 @@ pub(super) fn parameters(recipe: &Recipe) -> String {
             format!(" <lora:{name}:{}>", entry.scale)
         })
         .collect();
-    format!("{}{adapters}\n{}", recipe.prompt, pairs.map(pair).join(", "))
+    let negative = recipe.choices.negative_prompt.as_ref();
+    let negative = negative.map_or_else(String::new, |text| format!("\nNegative prompt: {text}"));
+    format!("{}{adapters}{negative}\n{}", recipe.prompt, pairs.map(pair).join(", "))
 }
 
 #[cfg(test)]

@@ -74,9 +74,10 @@ pub(super) fn recipe(path: &Path) -> Result<Recipe> {
 /// The recipe that a text is or holds under our key, if it is or does.
 fn own(text: &Text, path: &Path) -> Option<Result<Recipe>> {
     let bytes = text.text.trim();
-    let named = text.key == KEY;
     // Texts of others are only looked into where they could be meant.
-    if !named && !(bytes.starts_with('{') && bytes.contains(&format!("\"{KEY}\""))) {
+    let meant = || bytes.starts_with('{') && bytes.contains(&format!("\"{KEY}\""));
+    let named = text.key == KEY;
+    if !(named || meant()) {
         return None;
     }
     if bytes.len() as u64 > LARGEST {

@@ -28,7 +28,8 @@ pub fn check_threshold(threshold: f64) -> Result<()> {
     if threshold > 0.0 && threshold <= 1.0 {
         return Ok(());
     }
-    let message = format!("the threshold of the step cache is {threshold}, not above 0 and up to 1");
+    let message =
+        format!("the threshold of the step cache is {threshold}, not above 0 and up to 1");
     Err(Error::input("E1306", message)
         .help("0.05 leaves out few steps, 0.2 many; without the option every step is evaluated"))
 }
@@ -209,6 +210,7 @@ mod tests {
             assert_eq!(run(&mut cache, 0, &mut x, 40).len(), 40);
             x
         };
+        let moved = difference(&exact, &[1.0, -2.0]);
         let (mut count, mut error) = (40, 0.0);
         for threshold in [0.02, 0.1, 0.5] {
             let mut x = [1.0, -2.0];
@@ -218,9 +220,14 @@ mod tests {
             let apart = difference(&x, &exact);
             assert!(evaluated.len() < count && apart > error, "{threshold}: {evaluated:?} {apart}");
             assert!(evaluated.starts_with(&[0, 1, 2]) && evaluated.ends_with(&[39]));
+            // The velocity turns by 0.3 of what the latents move, which is what is kept below the
+            // threshold; what is predicted turns by all of it, and so is off by 0.7.
+            assert!(
+                apart < threshold as f32 * moved * 0.7 / 0.3,
+                "{threshold}: {apart} of {moved}"
+            );
             (count, error) = (evaluated.len(), apart);
         }
-        assert!(error < 0.1, "{error}");
     }
 
     #[test]

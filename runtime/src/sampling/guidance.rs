@@ -78,7 +78,9 @@ mod tests {
 
     #[test]
     fn intervals_are_checked() {
-        for bad in [[0.5, 0.5], [0.6, 0.5], [-0.1, 1.0], [0.0, 1.1], [f64::NAN, 1.0], [0.0, f64::NAN]] {
+        for bad in
+            [[0.5, 0.5], [0.6, 0.5], [-0.1, 1.0], [0.0, 1.1], [f64::NAN, 1.0], [0.0, f64::NAN]]
+        {
             assert_eq!(check_interval(bad).unwrap_err().code(), "E1304", "{bad:?}");
         }
         check_interval([0.0, 1.0]).unwrap();

@@ -112,9 +112,7 @@ impl Schedule {
         sigmas.push(0.0);
         let timesteps = match rounding {
             TimestepRounding::Trunc => levels.iter().map(|s| (1000.0 * s).trunc() as f32).collect(),
-            TimestepRounding::None => {
-                sigmas[..levels.len()].iter().map(|s| 1000.0 * s).collect()
-            }
+            TimestepRounding::None => sigmas[..levels.len()].iter().map(|s| 1000.0 * s).collect(),
         };
         Self { sigmas, timesteps }
     }
@@ -627,7 +625,10 @@ mod tests {
             let error = Schedule::of_levels(levels, SolverKind::UniPc).unwrap_err();
             assert_eq!(error.code(), code, "{levels:?}");
         }
-        assert_eq!(Schedule::of_levels(&[0.5; 1001], SolverKind::Euler).unwrap_err().code(), "E0923");
+        assert_eq!(
+            Schedule::of_levels(&[0.5; 1001], SolverKind::Euler).unwrap_err().code(),
+            "E0923"
+        );
     }
 
     #[test]

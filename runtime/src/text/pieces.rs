@@ -207,7 +207,8 @@ impl Pieces {
         let byte_fallback = list.iter().any(|piece| piece.kind == kind::BYTE);
         let said = |key: &str| file.metadata().get(&format!("tokenizer.ggml.{key}"));
         // Pieces are found by what they are: numbers that name others contradict that.
-        let named: [(&str, fn(&Piece) -> bool); 3] = [
+        type Fits = fn(&Piece) -> bool;
+        let named: [(&str, Fits); 3] = [
             ("eos_token_id", |piece| piece.text == "</s>"),
             ("padding_token_id", |piece| piece.text == "<pad>"),
             ("unknown_token_id", |piece| piece.kind == kind::UNKNOWN),

@@ -6,8 +6,8 @@ use crate::prompt::similarity::Similarity;
 use crate::records::schema;
 use crate::settings::{SampleSettings, Settings};
 use crate::stages::Job;
-use crate::stages::shard::Shard;
 use anyid_files::checkpoint::hash_file;
+use anyid_files::shard::Shard;
 use anyid_files::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ pub struct Wanted {
 pub fn line(job: &Job) -> Result<Value> {
     let mut files = BTreeMap::new();
     for name in FROM.into_iter().filter(|name| job.path(name).exists()) {
-        files.insert(name.to_owned(), hash_file(&job.path(name))?);
+        files.insert(name.to_owned(), hash_file(job.path(name))?);
     }
     let (sample, similarity) = (job.settings.sample.clone(), job.settings.prompt.similarity);
     Ok(json!(Source { schema: schema::POOL.to_owned(), sample, similarity, files }))

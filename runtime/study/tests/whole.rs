@@ -5,9 +5,9 @@
 use anyid_files::media::standardise::{Filter, resize};
 use anyid_files::media::writer::{VideoWriter, WriterOptions};
 use anyid_files::media::{ReadOptions, RgbFrame, read_clip};
+use anyid_files::shard::Shard;
 use anyid_study::records::{Span, schema};
 use anyid_study::settings::Settings;
-use anyid_study::stages::shard::Shard;
 use anyid_study::stages::{Job, Stage};
 use anyid_study::{check, report};
 use serde_json::{Value, json};

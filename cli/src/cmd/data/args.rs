@@ -1,7 +1,7 @@
 //! The flags of `data`, declared once.
 
+use anyid_runtime::shard::Shard;
 use anyid_runtime::study::settings::Settings;
-use anyid_runtime::study::stages::shard::Shard;
 use anyid_runtime::study::stages::{Job, Stage};
 use anyid_runtime::{Error, Result};
 use clap::{Args, Subcommand, ValueEnum};
@@ -159,8 +159,8 @@ impl Work {
     /// What is to be done, and who said which part of it.
     ///
     /// # Errors
-    /// E1201 for the settings, E1203 for the part, E0911.
-    pub fn job(&self) -> Result<(Job, String)> {
+    /// E1201 for the settings, E1307 for the part, E0911.
+    pub fn job(&self) -> Result<(Job, Option<&'static str>)> {
         let settings = match &self.config {
             Some(path) => Settings::open(path)?,
             None => Settings::default(),

@@ -6,10 +6,10 @@ pub mod args;
 use crate::output;
 use crate::progress::Progress;
 use crate::render::Failure;
+use anyid_runtime::shard::Shard;
 use anyid_runtime::study::records::{Clip, Span, schema};
 use anyid_runtime::study::settings::Settings;
 use anyid_runtime::study::stages::part::Done;
-use anyid_runtime::study::stages::shard::Shard;
 use anyid_runtime::study::stages::{Job, Stage};
 use anyid_runtime::study::{check, lines, report};
 use anyid_runtime::{Error, Result};
@@ -94,7 +94,7 @@ fn words_of(done: &Done) -> String {
 
 fn stage(work: &Work, stage: Stage) -> Result<()> {
     let (job, source) = work.job()?;
-    if job.shard != Shard::WHOLE {
+    if let (true, Some(source)) = (job.shard != Shard::WHOLE, source) {
         output::note(&format!("part {} (by {source})", job.shard));
     }
     let done = with_progress(|told| job.stage(stage, told))?;

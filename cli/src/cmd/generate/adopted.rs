@@ -51,12 +51,16 @@ pub(super) fn adopted(mut args: Generate, warn: &mut dyn FnMut(String)) -> Resul
     }
     args.recipe = None;
     args.prompt = args.prompt.or(found.prompt);
+    args.negative_prompt = args.negative_prompt.or(found.negative);
     args.size = args.size.or(found.size.map(|[width, height]| format!("{width}x{height}")));
     args.frames = args.frames.or(found.frames);
     args.fps = args.fps.or(found.fps);
-    args.steps = args.steps.or(found.steps);
+    // Noise levels of the user's own stand for these two.
+    if args.sigmas.is_empty() {
+        args.steps = args.steps.or(found.steps);
+        args.shift = args.shift.or(found.shift);
+    }
     args.guidance = args.guidance.or(found.guidance);
-    args.shift = args.shift.or(found.shift);
     args.solver = args.solver.or(found.solver.map(str::to_owned));
     if args.noise.is_none() {
         args.seed = args.seed.or(found.seed.map(Seed::Number));

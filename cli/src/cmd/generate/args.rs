@@ -298,7 +298,7 @@ pub struct Generate {
     pub trace: Option<PathBuf>,
     #[command(flatten)]
     pub safeguards: SafeguardArgs,
-    /// File of defaults, TOML whose table [generate] has flags as keys; those of the command come before
+    /// File of defaults, TOML whose table `generate` has flags as keys; those of the command come before
     /// them [default: anyid-rt/config.toml in $XDG_CONFIG_HOME or ~/.config, where there is one].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -86,8 +86,8 @@ fn read(path: &Path) -> Result<Generate> {
     let bytes = input::read(path, LARGEST)
         .map_err(|refusal| refusal.coded(path, |fault| unreadable(path, fault), large))?;
     let text = String::from_utf8(bytes).map_err(|_| bad("this is not UTF-8 text".to_owned()))?;
-    let table: toml::Table =
-        toml::from_str(&text).map_err(|fault| bad(format!("this is not TOML: {}", fault.message())))?;
+    let table: toml::Table = toml::from_str(&text)
+        .map_err(|fault| bad(format!("this is not TOML: {}", fault.message())))?;
     let mut notes: Vec<String> = table
         .keys()
         .filter(|key| *key != "generate")
@@ -148,7 +148,8 @@ fn over(mut args: Generate, from: Generate) -> Generate {
     if args.codec.is_none() && args.quality.is_none() {
         (args.codec, args.quality) = (from.codec, from.quality);
     }
-    args.preview_every = args.preview_every.or(from.preview_every.filter(|_| args.preview.is_some()));
+    args.preview_every =
+        args.preview_every.or(from.preview_every.filter(|_| args.preview.is_some()));
     if args.preview.is_none() {
         (args.preview, args.preview_every) = (from.preview, from.preview_every);
     }

@@ -6,6 +6,7 @@
 //! unless what it failed for concerns them as well.
 
 use super::lines::{self, Job};
+use super::opened::agree;
 use super::wishes::{Wishes, fill, read_noise, sized, wanted_size, wishes};
 use super::{existing, made, make, options, pipeline_of, places};
 use crate::cmd::generate::args::{Generate, Seed};
@@ -152,6 +153,7 @@ fn look(job: &Job, pipeline: &Pipeline) -> Result<Known> {
     }
     let (wishes, request, fps) = asked(job, pipeline.model())?;
     let options = options(args, &wishes, fps);
+    agree(options.writer.format, &job.output)?;
     places(args, &wishes, &options).check()?;
     request.check(pipeline.model())?;
     let mut made = made(pipeline, &request, &wishes, fps)?;
@@ -272,7 +274,8 @@ fn run_each(
     if failed.is_empty() {
         return Ok(());
     }
-    let message = format!("{} of {} failed: {}", failed.len(), plural(count, "video"), shown(&failed));
+    let message =
+        format!("{} of {} failed: {}", failed.len(), plural(count, "video"), shown(&failed));
     Err(Error::input("E1308", message)
         .help("the errors are above; the same command makes those that are missing")
         .into())

@@ -76,9 +76,9 @@ pub(super) fn of_seeds(args: &Generate) -> Vec<Job> {
 /// E0911 where the file cannot be read, E1303 for one without lines or that is not text.
 pub(super) fn read(path: &Path, base: &Generate) -> Result<(Vec<Job>, Vec<Fault>)> {
     let no_jobs = |what: String| {
-        Error::input("E1303", what)
-            .at(path.display())
-            .help("a line is an object such as {\"id\": \"a\", \"ref\": [\"me.jpg\"], \"prompt\": \"…\"}")
+        Error::input("E1303", what).at(path.display()).help(
+            "a line is an object such as {\"id\": \"a\", \"ref\": [\"me.jpg\"], \"prompt\": \"…\"}",
+        )
     };
     let large = |limit| no_jobs(format!("a file of jobs does not have more than {limit} bytes"));
     let bytes = input::read(path, LARGEST)
@@ -210,13 +210,17 @@ impl Line<'_> {
     fn name(&self, fields: &Map<String, Value>, notes: &mut Vec<String>) -> String {
         let named = |text: &str| {
             let plain = |c: char| c.is_alphanumeric() || "_-. ".contains(c);
-            !text.is_empty() && text.len() <= 128 && !text.starts_with('.') && text.chars().all(plain)
+            !text.is_empty()
+                && text.len() <= 128
+                && !text.starts_with('.')
+                && text.chars().all(plain)
         };
         match fields.get("id") {
             None | Some(Value::Null) => format!("job-{:05}", self.line),
             Some(Value::String(text)) if named(text) => text.clone(),
             Some(other) => {
-                let what = "at most 128 letters, digits, spaces, _, - and dots that do not begin it";
+                let what =
+                    "at most 128 letters, digits, spaces, _, - and dots that do not begin it";
                 notes.push(format!("\"id\" is {other}: use {what}"));
                 String::new()
             }
@@ -227,9 +231,11 @@ impl Line<'_> {
     fn args(
         &self,
         fields: &Map<String, Value>,
-        words: Vec<String>,
+        mut words: Vec<String>,
         notes: &mut Vec<String>,
     ) -> Option<Generate> {
+        // As every job goes on, so that what only new videos need may come from the command.
+        words.push("--resume".to_owned());
         let command = Generate::augment_args_for_update(Command::new("job"));
         let command = command.no_binary_name(true).disable_help_flag(true);
         let base = self.base;
@@ -237,12 +243,16 @@ impl Line<'_> {
         let read = command.try_get_matches_from(words);
         if let Err(fault) = read.and_then(|found| own.update_from_arg_matches(&found)) {
             let text = fault.to_string();
-            let first = text.lines().next().unwrap_or_default();
-            notes.push(first.trim_start_matches("error: ").to_owned());
+            // Up to the usage, which is that of the command.
+            let lines: Vec<&str> =
+                text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+            notes.push(lines.join(" ").trim_start_matches("error: ").to_owned());
             return None;
         }
         // What the command alone decides; switches that a line does not have would be off.
         own.on.clone_from(&base.on);
+        own.safeguards.clone_from(&base.safeguards);
+        own.no_recipe_inside = base.no_recipe_inside;
         own.force = base.force;
         own.allow_unmatched = base.allow_unmatched;
         own.allow_mismatch = base.allow_mismatch;
@@ -317,7 +327,8 @@ pub(super) fn words(
             }
             Some(list) => words.push(format!("--{flag}={}", list.join(","))),
             None => {
-                let what = if several { "text, a number or a list of these" } else { "text or a number" };
+                let what =
+                    if several { "text, a number or a list of these" } else { "text or a number" };
                 notes.push(format!("\"{key}\" is {value}, not {what}"));
             }
         }
@@ -331,9 +342,11 @@ mod tests {
 
     #[test]
     fn seeds_stand_in_front_of_endings() {
-        for (path, name) in
-            [("a/out.mp4", "a/out-seed7.mp4"), ("frames/", "frames-seed7"), ("x.y.gif", "x.y-seed7.gif")]
-        {
+        for (path, name) in [
+            ("a/out.mp4", "a/out-seed7.mp4"),
+            ("frames/", "frames-seed7"),
+            ("x.y.gif", "x.y-seed7.gif"),
+        ] {
             assert_eq!(with_seed(Path::new(path), 7), Path::new(name));
         }
     }

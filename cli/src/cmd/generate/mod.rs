@@ -103,7 +103,7 @@ fn make(
         None if wishes.model.is_empty() => Some(Model::built_in()),
         None => Some(Model::of_parts(&wishes.model)),
     };
-    let model = model.map_err(|error| adopted::unplaced(error, &wishes));
+    let model = model.map(|model| model.map_err(|error| adopted::unplaced(error, &wishes)));
     // A result that is in the way is said first, whatever the model.
     let known = shared.map(Pipeline::model).or(model.as_ref().and_then(|m| m.as_ref().ok()));
     let geometry = known.map_or(Geometry::TI2V_5B, Model::geometry);
@@ -142,7 +142,9 @@ fn make(
     }
     request.preview = args.preview.is_some();
     if args.preview == Some(None) && pictures::protocol().is_none() {
-        render::warn("this terminal is not known to show pictures: name a file, --preview FILE.png");
+        render::warn(
+            "this terminal is not known to show pictures: name a file, --preview FILE.png",
+        );
     }
     request.noise = wishes.noise.as_deref().map(read_noise).transpose()?;
     request.latents = wishes.latents.as_ref().map(|latents| latents.tensor.clone());

@@ -85,7 +85,7 @@ pub fn open_writer(
 }
 
 /// Refuses a format that the name of a file contradicts.
-fn agree(format: Option<Format>, output: &Path) -> Result<()> {
+pub(super) fn agree(format: Option<Format>, output: &Path) -> Result<()> {
     let Some(format) = format else {
         return Ok(());
     };

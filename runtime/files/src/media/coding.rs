@@ -116,7 +116,9 @@ impl Coding {
         };
         let Some(codec) = self.codec_of(ending) else {
             return Err(Error::input("E0820", format!("{form} has no codec or quality to choose"))
-                .help("write an .mp4, .mov, .mkv or .webm file, or leave --codec and --quality out"));
+                .help(
+                    "write an .mp4, .mov, .mkv or .webm file, or leave --codec and --quality out",
+                ));
         };
         if !codec.endings().contains(&ending) {
             let (name, endings) = (codec.name(), codec.endings().join(", ."));
@@ -142,7 +144,8 @@ impl Coding {
     pub(super) fn arguments(self, ending: &str) -> Vec<String> {
         let codec = self.codec_of(ending).filter(|_| self != Self::default());
         let Some(codec) = codec else { return Vec::new() };
-        let mut words: Vec<String> = codec.encoder().iter().map(|word| (*word).to_owned()).collect();
+        let mut words: Vec<String> =
+            codec.encoder().iter().map(|word| (*word).to_owned()).collect();
         if let Some([_, usual, _]) = codec.qualities() {
             words.extend(["-crf".to_owned(), self.quality.unwrap_or(usual).to_string()]);
         }
@@ -190,7 +193,10 @@ mod tests {
     fn arguments_name_encoder_and_quality() {
         let words = |codec, quality, ending| coding(codec, quality).arguments(ending).join(" ");
         assert_eq!(words(None, None, "mkv"), "");
-        assert_eq!(words(None, Some(30), "webm"), "-c:v libvpx-vp9 -b:v 0 -crf 30 -pix_fmt yuv420p");
+        assert_eq!(
+            words(None, Some(30), "webm"),
+            "-c:v libvpx-vp9 -b:v 0 -crf 30 -pix_fmt yuv420p"
+        );
         let h265 = "-c:v libx265 -crf 20 -pix_fmt yuv420p -tag:v hvc1";
         assert_eq!(words(Some(Codec::H265), None, "mp4"), h265);
         assert!(words(Some(Codec::Prores), None, "mov").ends_with("3 -pix_fmt yuv422p10le"));

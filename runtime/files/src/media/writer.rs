@@ -241,7 +241,8 @@ impl VideoWriter {
                 let sink = FfmpegSink::create(program, path, existing, size, rate, coding)
                     .map_err(|e| e.at(path.display()))?;
                 let ending = path.extension().unwrap_or_default().to_string_lossy();
-                let codec = coding.codec.map_or_else(String::new, |own| format!(" ({})", own.name()));
+                let codec =
+                    coding.codec.map_or_else(String::new, |own| format!(" ({})", own.name()));
                 let what = format!("{}{codec} by ffmpeg", ending.to_uppercase());
                 (Sink::Ffmpeg(Box::new(sink)), what)
             }
@@ -382,13 +383,7 @@ fn find_ffmpeg(path: &Path, options: &WriterOptions) -> Result<PathBuf> {
     })
 }
 
-fn check_size(
-    path: &Path,
-    form: Form,
-    width: usize,
-    height: usize,
-    quantiser: u8,
-) -> Result<()> {
+fn check_size(path: &Path, form: Form, width: usize, height: usize, quantiser: u8) -> Result<()> {
     let refuse = |what: String, help: &str| {
         Err(Error::input("E0821", what).at(path.display()).help(help.to_string()))
     };

@@ -88,7 +88,9 @@
       const parts = [];
       if (file.type.startsWith("image/")) {
         const url = URL.createObjectURL(file);
-        parts.push(make("img", { src: url, alt: "", onload: () => URL.revokeObjectURL(url) }));
+        const picture = make("img", { src: url, alt: "", onload: () => URL.revokeObjectURL(url) });
+        picture.onerror = () => picture.remove();
+        parts.push(picture);
       }
       parts.push(make("span", { title: file.name }, file.name));
       parts.push(make("button", {
@@ -189,15 +191,19 @@
   }
 
   function act(label, video, method, path, after) {
+    let busy = false;
     return make("button", {
       type: "button",
-      onclick: async (event) => {
-        event.target.disabled = true;
+      // It stays as it is meanwhile: what is disabled loses the focus.
+      onclick: async () => {
+        if (busy) return;
+        busy = true;
         try {
           after(await json(path, { method }));
         } catch (error) {
-          event.target.disabled = false;
           fault(error);
+        } finally {
+          busy = false;
         }
       },
     }, label, make("span", { className: "unseen" }, ` ${video.prompt}`));
@@ -226,12 +232,14 @@
     const over = ["completed", "failed", "cancelled"].includes(video.status);
     if (before && over) tell(`The video is ${words[video.status]}: ${video.prompt}`);
     const path = `/v1/videos/${video.id}`;
+    const held = entry.actions.contains(document.activeElement);
     entry.actions.replaceChildren(
       make("a", { className: "save", hidden: true, download: `${video.id}.mp4` }, "Save"),
       over
         ? act("Delete", video, "DELETE", path, () => remove(video.id))
         : act("Cancel", video, "POST", `${path}/cancel`, (now) => { show(now); watch(); }),
     );
+    if (held) entry.actions.querySelector("button").focus();
     if (video.status !== "completed") {
       entry.frame.replaceChildren(make("p", { className: "soft" }, words[video.status]));
     } else if (before || !token) {

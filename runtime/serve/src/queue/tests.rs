@@ -1,3 +1,5 @@
+//! The queue on the disk: order, restarts, what is damaged or full.
+
 use super::*;
 use crate::job::tests::settings;
 use tempfile::TempDir;

@@ -77,6 +77,10 @@ fn settings_are_also_said_as_other_programs_do() {
     assert_eq!((found.size, found.frames), (Some([192, 160]), Some(9)));
     assert_eq!((found.prompt.as_deref(), found.unmapped.len()), (Some("a \"walk\""), 0));
     assert_eq!(found.adapters, [("x".to_owned(), 0.5)]);
+    let mut choices = full().choices;
+    choices.negative_prompt = Some("blurry".to_owned());
+    let said = Recipe { choices, ..full() }.inscription().unwrap().parameters;
+    assert_eq!(Foreign::of_parameters(&said).unwrap().negative.as_deref(), Some("blurry"));
 }
 
 fn refusal(folder: &Path, json: &str) -> Error {

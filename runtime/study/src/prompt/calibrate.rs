@@ -193,7 +193,7 @@ mod tests {
             (r#"{"ref":{},"tgt":{},"changed":{"nose":true}}"#, "\"nose\" is no element"),
             (r#"{"ref":{"nose":"x"},"tgt":{},"changed":{}}"#, "is no element"),
         ] {
-            let error = read(&folder.write("x.jsonl", &format!("{good}\n{line}"))).unwrap_err();
+            let error = read(&folder.write("x.jsonl", format!("{good}\n{line}"))).unwrap_err();
             assert!(error.code() == "E1202" && error.message().contains("line 2"), "{error}");
             assert!(error.message().contains(part), "{part}: {error}");
         }

@@ -5,7 +5,6 @@
 
 pub mod media;
 pub mod part;
-pub mod shard;
 
 use crate::detect::Source;
 use crate::filter;
@@ -18,11 +17,11 @@ use crate::sample::{Pool, Texts};
 use crate::settings::Settings;
 use anyid_files::checkpoint::hash_file;
 use anyid_files::output::{AtomicFile, make_folder};
+use anyid_files::shard::Shard;
 use anyid_files::{Error, Result};
 use part::{Done, Item, Part, config_hash, items, merge};
 use serde::Serialize;
 use serde_json::{Value, json};
-use shard::Shard;
 use std::path::{Path, PathBuf};
 
 /// A step.

@@ -4,10 +4,10 @@
 //! A part is written as `NAME.jsonl.partial`, with `NAME.journal` beside it that says up to where it
 //! is whole. At the end it gets its name, and `NAME.done` says what it was made from.
 
-use super::shard::Shard;
 use crate::lines::hash;
 use crate::records::Failure;
 use anyid_files::output::{AtomicFile, make_folder, stopped, write_error};
+use anyid_files::shard::Shard;
 use anyid_files::{Error, Kind, Result, error, input};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

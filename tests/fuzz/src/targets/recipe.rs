@@ -30,6 +30,8 @@ pub(super) fn example(noise: bool) -> Recipe {
     };
     Recipe {
         product: "0.1.0".into(),
+        device: "cpu".into(),
+        device_words: String::new(),
         instructions: "avx2".into(),
         prompt: "a \"walk\" \u{1f3d6} by the sea".into(),
         references: vec![file("/a/b.png"), file("c.mp4")],

@@ -403,8 +403,9 @@ fn a_program_that_only_says_it_wrote_is_not_believed() {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let target = folder.path().join("a.mkv");
     let existing = crate::output::Existing::Overwrite;
-    let mut sink = FfmpegSink::create(program, &target, existing, (64, 32), (24, 1), Coding::default())
-        .unwrap();
+    let mut sink =
+        FfmpegSink::create(program, &target, existing, (64, 32), (24, 1), Coding::default())
+            .unwrap();
     for t in 0..50 {
         sink.push(&texture(64, 32, t)).unwrap();
     }
