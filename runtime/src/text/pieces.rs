@@ -297,6 +297,11 @@ impl Pieces {
         });
         let filler: Vec<Piece> = filler.collect();
         let all = || self.list.iter().chain(&filler);
+        // Added pieces are found before the others, and have what llama.cpp gives them.
+        let score = |piece: &Piece| match piece.kind {
+            kind::USER => -1000.0,
+            _ => piece.score,
+        };
         let id = |fits: &dyn Fn(&Piece) -> bool| {
             self.list.iter().position(fits).map(|at| Value::U32(at as u32))
         };
@@ -307,7 +312,7 @@ impl Pieces {
                 "tokenizer.ggml.tokens",
                 Value::Texts(all().map(|piece| piece.text.clone()).collect()),
             ),
-            ("tokenizer.ggml.scores", Value::F32s(all().map(|piece| piece.score).collect())),
+            ("tokenizer.ggml.scores", Value::F32s(all().map(score).collect())),
             ("tokenizer.ggml.token_type", Value::I32s(all().map(|p| p.kind as i32).collect())),
             ("tokenizer.ggml.add_space_prefix", Value::Bool(self.spaced)),
             ("tokenizer.ggml.remove_extra_whitespaces", Value::Bool(self.collapsed)),

@@ -11,7 +11,7 @@
 
 use super::color::Yuv420;
 use super::h264::codec_room;
-use super::inscription::{Inscription, gif_comment, inscribe_mp4, png_chunks};
+use super::inscription::{Inscription, gif_comment, gif_head_bytes, inscribe_mp4, png_chunks};
 use super::lossless;
 use super::mp4;
 use crate::error::{Error, Result};
@@ -287,19 +287,23 @@ impl GifSink {
     }
 
     fn store(&mut self) -> Result<()> {
-        let bytes = self.pending.take();
+        let mut bytes = self.pending.take();
+        if self.bytes == 0
+            && let Some(what) = &self.inscription
+        {
+            // Readers that show one picture look no further than to the first.
+            let at = gif_head_bytes(&bytes);
+            bytes.splice(at..at, gif_comment(&what.keyed()));
+        }
         self.bytes += bytes.len() as u64;
         self.file.append(&bytes)
     }
 
     pub(super) fn finish(self) -> Result<(Whole, u64)> {
-        let Self { mut file, encoder, pending, bytes, inscription, .. } = self;
-        // Its end writes the trailer, which comments have to precede.
+        let Self { mut file, encoder, pending, bytes, .. } = self;
+        // Its end writes the trailer.
         drop(encoder);
-        let mut trailer = pending.take();
-        if let Some(what) = &inscription {
-            trailer.splice(0..0, gif_comment(&what.keyed()));
-        }
+        let trailer = pending.take();
         file.append(&trailer)?;
         Ok((file.finish()?, bytes + trailer.len() as u64))
     }

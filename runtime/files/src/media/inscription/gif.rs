@@ -3,7 +3,13 @@
 use super::{COMMENT, TOTAL, Texts, fill, skip, some};
 use std::io::{self, Read, Seek};
 
-/// A comment extension that holds JSON, to be put before the end of a file.
+/// Bytes of the head of a file, behind which a comment may stand: the screen and its palette.
+pub(in crate::media) fn head_bytes(file: &[u8]) -> usize {
+    let palette = file.get(10).map_or(0, |flags| palette_bytes(*flags)) as usize;
+    (13 + palette).min(file.len())
+}
+
+/// A comment extension that holds JSON, to be put between the blocks of a file.
 pub(in crate::media) fn comment(json: &str) -> Vec<u8> {
     let mut text = Vec::with_capacity(json.len());
     // Outside of ASCII there is nothing in JSON but characters of its strings.

@@ -10,7 +10,7 @@ mod mp4;
 mod png;
 mod webp;
 
-pub(super) use gif::comment as gif_comment;
+pub(super) use gif::{comment as gif_comment, head_bytes as gif_head_bytes};
 pub(super) use mp4::inscribe as inscribe_mp4;
 pub(super) use png::chunks as png_chunks;
 
