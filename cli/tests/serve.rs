@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A video that takes no time worth mentioning.
@@ -35,8 +35,12 @@ impl Server {
     /// Starts one with the queue `q` in `folder`.
     fn start(folder: &Folder, more: &str) -> Self {
         let words = format!("serve --listen 127.0.0.1:0 --queue q --threads 2 {more}");
+        Self::of(folder, folder.command(&words, &[]))
+    }
+
+    /// Starts the one of this command.
+    fn of(folder: &Folder, mut command: Command) -> Self {
         let log = fs::OpenOptions::new().create(true).append(true).open(folder.path("log"));
-        let mut command = folder.command(&words, &[]);
         let mut child = command.stdout(Stdio::piped()).stderr(log.unwrap()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -326,6 +330,110 @@ fn fifty_videos_outlive_two_kills_and_none_is_made_twice() {
     let pixels = |path: &Path| read_clip(path, &ReadOptions::default()).unwrap().frames;
     assert!(pixels(&folder.path("again.mp4")) == pixels(&file(&folder, &ids[again])));
     assert_eq!(names(&folder, "q/incoming"), Vec::<String>::new());
+}
+
+#[test]
+fn a_video_in_the_middle_of_which_the_server_was_killed_goes_on_from_its_state() {
+    let folder = Folder::new();
+    let server = Server::start(&folder, "");
+    let fields = [("size", "96x96"), ("frames", "21"), ("steps", "60"), ("seed", "5")];
+    let id = server.made(&fields, "long enough to be killed");
+    let state = folder.path(&format!("q/jobs/{id}/sampling.safetensors"));
+    server.wait(|| {
+        let stage = server.video(&id)["stage"].clone();
+        (stage["name"] == "sampling" && stage["done"].as_u64() >= Some(8) && state.exists())
+            .then_some(())
+    });
+    server.kill();
+    let stored = fs::read(&state).unwrap();
+    let server = Server::start(&folder, "");
+    server.wait_for(&id, "completed");
+    assert!(!state.exists());
+    let log = fs::read_to_string(folder.path("log")).unwrap();
+    assert!(log.contains(&format!("{id} goes on behind step ")), "{log}");
+    let recipe = format!("q/jobs/{id}/video.mp4.recipe.json");
+    folder.run(&format!("generate --recipe {recipe} -o again.mp4")).fine();
+    let pixels = |path: &Path| read_clip(path, &ReadOptions::default()).unwrap().frames;
+    let again = pixels(&folder.path("again.mp4"));
+    assert!(again == pixels(&file(&folder, &id)));
+    // A state of another run, or one that is damaged, costs the time that it would have saved.
+    for (bytes, what) in [(stored.clone(), "another run"), (stored[..99].to_vec(), "")] {
+        let id = server.made(&LONG, "before");
+        server.wait_for(&id, "in_progress");
+        let next = server.small("behind");
+        fs::write(folder.path(&format!("q/jobs/{next}/sampling.safetensors")), bytes).unwrap();
+        server.ask("POST", &format!("/v1/videos/{id}/cancel")).fine();
+        server.wait_for(&next, "completed");
+        let log = fs::read_to_string(folder.path("log")).unwrap();
+        let line = log.lines().find(|line| line.contains(&format!("{next} begins anew: ")));
+        assert!(line.is_some_and(|line| line.contains(what)), "{log}");
+    }
+}
+
+/// Takes all room that a file system has left; the file that holds it.
+fn filled(folder: &Path) -> PathBuf {
+    let path = folder.join("filler");
+    let mut file = fs::File::create(&path).unwrap();
+    for piece in [64 << 10, 4096, 1] {
+        while file.write_all(&vec![0; piece]).is_ok() {}
+    }
+    path
+}
+
+#[test]
+fn a_full_disk_costs_no_video_and_the_server_lives_on() {
+    let folder = Folder::new();
+    let tried = folder.other("unshare").args(["-m", "true"]).output();
+    if !tried.is_ok_and(|done| done.status.success()) {
+        println!("skipped: mounting needs root and `unshare`");
+        return;
+    }
+    fs::create_dir(folder.path("q")).unwrap();
+    let line = "mount --make-rprivate / && mount -t tmpfs -o size=2m none q && \
+        exec \"$0\" serve --listen 127.0.0.1:0 --queue q --threads 2";
+    let mut command = folder.other("unshare");
+    command.args(["-m", "bash", "-c", line, env!("CARGO_BIN_EXE_anyid-rt")]);
+    command.env("TMPDIR", folder.temporary()).env("XDG_CONFIG_HOME", folder.temporary());
+    let server = Server::of(&folder, command);
+    // The queue as the server sees it.
+    let root = PathBuf::from(format!("/proc/{}/root", server.child.id()));
+    let queue = root.join(folder.path("q").strip_prefix("/").unwrap());
+    let done = server.small("done before");
+    server.wait_for(&done, "completed");
+    let long = [("size", "96x96"), ("frames", "21"), ("steps", "30"), ("seed", "5")];
+    let id = server.made(&long, "in the middle");
+    let behind = server.small("behind it");
+    server.wait(|| (server.video(&id)["stage"]["name"] == "sampling").then_some(()));
+    let filler = filled(&queue);
+    let waits = server.wait(|| {
+        let video = server.video(&id);
+        assert!(video["status"] != "failed" && video["status"] != "completed", "{video}");
+        (video["warnings"].as_array().is_some_and(|list| !list.is_empty())).then_some(video)
+    });
+    assert_eq!((&waits["status"], &waits["error"]), (&json!("queued"), &Value::Null));
+    assert!(waits["warnings"][0].as_str().unwrap().starts_with("[E1012] "), "{waits}");
+    assert_eq!(server.video(&behind)["status"], "queued");
+    // What cannot be kept is not accepted, and what is there is given.
+    let refused = server.post(&[("prompt", "more"), ("steps", "1")], &[&portrait()]);
+    refused.refused(507, "E1012");
+    assert_eq!(server.list().len(), 3);
+    let content = server.ask("GET", &format!("/v1/videos/{done}/content"));
+    assert_eq!(content.status, 200);
+    fs::remove_file(filler).unwrap();
+    server.ask("DELETE", &format!("/v1/videos/{done}")).fine();
+    for id in [&id, &behind] {
+        let made = server.wait_for(id, "completed");
+        assert!(!made["warnings"].to_string().contains("E1012"), "{made}");
+    }
+    let bytes = server.ask("GET", &format!("/v1/videos/{id}/content")).body;
+    fs::write(folder.path("made.mp4"), bytes).unwrap();
+    let recipe = queue.join(format!("jobs/{id}/video.mp4.recipe.json"));
+    fs::copy(recipe, folder.path("made.recipe.json")).unwrap();
+    folder.run("generate --recipe made.recipe.json -o again.mp4").fine();
+    let pixels =
+        |name: &str| read_clip(&folder.path(name), &ReadOptions::default()).unwrap().frames;
+    assert!(pixels("again.mp4") == pixels("made.mp4"));
+    assert_eq!(server.stop(Signal::TERM), 0);
 }
 
 #[test]

@@ -6,13 +6,15 @@
 //! incoming/                uploads that are not complete; emptied at each start
 //! jobs/ID/job.json         the record of a video
 //! jobs/ID/reference-N      its references
+//! jobs/ID/sampling.safetensors   how far its sampling is, until it is complete
 //! jobs/ID/video.mp4        the result, with its recipe beside it
 //! ```
 //!
 //! Contract: a change is on the disk before anybody is told of it. A video appears as a whole
 //! folder, by one rename; a record is replaced by another rename. A video is complete when its file
 //! is there, since that is renamed into place by the run that made it: a process that is killed
-//! between this and the record does not make it again. Who makes videos is not known here.
+//! between this and the record does not make it again. A video for which the disk has no room stays in
+//! the queue. Who makes videos is not known here.
 
 use crate::job::{Fault, Job, Progress, Settings, Status, VERSION, fresh_id, now};
 use crate::limits::Limits;
@@ -26,6 +28,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// The largest record that is read, in bytes.
@@ -36,6 +39,10 @@ const MARK: &str = "queue.json";
 const ATTEMPTS: u32 = 3;
 /// The name of a result.
 const VIDEO: &str = "video.mp4";
+/// The name of the state of a sampling.
+const STATE: &str = "sampling.safetensors";
+/// How long nothing is begun after the disk was full: at first, and at most.
+const REST: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
 
 /// Videos that were asked for.
 pub struct Queue {
@@ -56,6 +63,10 @@ struct State {
     live: Option<Live>,
     /// Whether nothing more is begun.
     stopping: bool,
+    /// Until when nothing is begun, as the disk was full.
+    resting: Option<Instant>,
+    /// How long it rests the next time.
+    rest: Duration,
 }
 
 struct Live {
@@ -71,6 +82,8 @@ pub struct Work {
     pub settings: Settings,
     pub references: Vec<PathBuf>,
     pub output: PathBuf,
+    /// Where the state of its sampling is kept, and may be from before.
+    pub state: PathBuf,
     /// Used when nobody wants it any more.
     pub cancel: Cancel,
 }
@@ -79,6 +92,8 @@ pub struct Work {
 pub enum Outcome {
     Made(Vec<String>),
     Failed(Error),
+    /// The disk has no room for it.
+    NoRoom(Error),
     /// It was told to stop, by a client or because the server stops.
     Stopped,
 }
@@ -174,6 +189,8 @@ impl Queue {
             next: 1,
             live: None,
             stopping: false,
+            resting: None,
+            rest: REST[0],
         };
         let queue = Self {
             folder: folder.to_owned(),
@@ -207,7 +224,7 @@ impl Queue {
                     job.status = Status::Failed;
                     job.error = Some(Fault::from(&Error::input("E1416", what)));
                 } else {
-                    tidy(&folder);
+                    tidy(&folder, &[STATE]);
                     job.status = Status::Queued;
                     job.started_at = None;
                 }
@@ -384,8 +401,12 @@ impl Queue {
                 self.write(&job).map_err(Refusal::trouble)?;
                 state.jobs.insert(number, job);
                 state.stop(number);
+                if !state.is_live(number) {
+                    tidy(&self.place(id), &[]);
+                }
             }
         }
+        state.resting = None;
         let video = state.video(number);
         self.tell(state);
         Ok(video)
@@ -409,6 +430,8 @@ impl Queue {
             self.discard(id).map_err(Refusal::trouble)?;
             state.remove(number);
         }
+        // There may be room now.
+        state.resting = None;
         self.tell(state);
         Ok(())
     }
@@ -420,6 +443,15 @@ impl Queue {
             if state.stopping {
                 return None;
             }
+            if let Some(until) = state.resting {
+                let left = until.saturating_duration_since(Instant::now());
+                if !left.is_zero() {
+                    let woken = self.wake.wait_timeout(state, left);
+                    state = woken.unwrap_or_else(PoisonError::into_inner).0;
+                    continue;
+                }
+                state.resting = None;
+            }
             let waiting = state.jobs.values().find(|job| job.status == Status::Queued).cloned();
             let Some(job) = waiting else {
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -429,9 +461,20 @@ impl Queue {
                 status: Status::InProgress,
                 attempts: job.attempts + 1,
                 started_at: Some(now()),
+                warnings: Vec::new(),
                 ..job.clone()
             };
-            if let Err(error) = self.write(&begun) {
+            let recorded = self.write(&begun);
+            if let Err(error) = &recorded
+                && is_full(error)
+            {
+                let waits = Job { warnings: vec![no_room(error)], ..job };
+                state.jobs.insert(waits.number, waits);
+                state.rest();
+                self.changed.send_modify(|count| *count += 1);
+                continue;
+            }
+            if let Err(error) = recorded {
                 // What cannot be recorded could be made over and over.
                 let failed = Job {
                     status: Status::Failed,
@@ -451,6 +494,7 @@ impl Queue {
                 settings: begun.settings.clone(),
                 references: (1..=begun.references).map(reference).collect(),
                 output: place.join(VIDEO),
+                state: place.join(STATE),
                 cancel: Cancel::new(),
             };
             state.live = Some(Live {
@@ -490,19 +534,25 @@ impl Queue {
         let job = match outcome {
             _ if job.status == Status::Cancelled => {
                 // It may have been complete a moment before.
-                tidy(&self.place(&job.id));
+                tidy(&self.place(&job.id), &[]);
                 job
             }
             Outcome::Made(warnings) => {
+                state.rest = REST[0];
                 let done = Some(now());
                 Job { status: Status::Completed, completed_at: done, warnings, ..job }
             }
-            Outcome::Failed(error) => Job {
-                status: Status::Failed,
-                completed_at: Some(now()),
-                error: Some(Fault::from(&error)),
-                ..job
-            },
+            Outcome::Failed(error) => {
+                tidy(&self.place(&job.id), &[]);
+                let error = Some(Fault::from(&error));
+                Job { status: Status::Failed, completed_at: Some(now()), error, ..job }
+            }
+            Outcome::NoRoom(error) => {
+                state.rest();
+                let attempts = job.attempts.saturating_sub(1);
+                let warnings = vec![no_room(&error)];
+                Job { status: Status::Queued, started_at: None, attempts, warnings, ..job }
+            }
             Outcome::Stopped => {
                 let attempts = job.attempts.saturating_sub(1);
                 Job { status: Status::Queued, started_at: None, attempts, ..job }
@@ -583,6 +633,12 @@ impl State {
         }
     }
 
+    /// Nothing is begun for a while, and for longer the next time.
+    fn rest(&mut self) {
+        self.resting = Some(Instant::now() + self.rest);
+        self.rest = (self.rest * 2).min(REST[1]);
+    }
+
     fn remove(&mut self, number: u64) {
         if let Some(job) = self.jobs.remove(&number) {
             self.numbers.remove(&job.id);
@@ -639,12 +695,22 @@ fn read_record(folder: &Path) -> Result<Job> {
     Ok(job)
 }
 
-/// Removes what a run has left in the folder of a video.
-fn tidy(folder: &Path) {
+/// Whether a video can wait until there is room.
+pub fn is_full(error: &Error) -> bool {
+    error.code() == "E1012"
+}
+
+/// What is said of a video that waits for room.
+fn no_room(error: &Error) -> String {
+    format!("[{}] {}: it waits until there is room", error.code(), error.message())
+}
+
+/// Removes what a run has left in the folder of a video, but for the files of these names.
+fn tidy(folder: &Path, kept: &[&str]) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name != "job.json" && !name.starts_with("reference-") {
+        if name != "job.json" && !name.starts_with("reference-") && !kept.contains(&&*name) {
             let _ = fs::remove_file(entry.path());
         }
     }

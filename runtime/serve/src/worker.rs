@@ -1,14 +1,17 @@
 //! Makes the videos of the queue, one after the other, on one thread.
 //!
 //! The pipeline keeps its networks loaded between videos. A video that cannot be made is recorded as
-//! failed with its code, and the next one is begun.
+//! failed with its code, and the next one is begun. One in the middle of which the process ended goes on
+//! from the state of its sampling.
 
 use crate::Making;
 use crate::job::{Progress, RATE, Status};
-use crate::queue::{Outcome, Queue, Work};
+use crate::queue::{Outcome, Queue, Work, is_full};
+use anyid_runtime::files::write_error;
 use anyid_runtime::safeguards::Safeguards;
 use anyid_runtime::{Error, Event, FileOptions, Kind, Pipeline, ReferenceSource, Request, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -45,6 +48,7 @@ impl Worker {
             let late = self.most.filter(|most| begun.elapsed() > *most);
             let outcome = match (made, late) {
                 (Ok(warnings), _) => Outcome::Made(warnings),
+                (Err(error), _) if is_full(&error) => Outcome::NoRoom(error),
                 (Err(error), _) if error.kind() != Kind::Interrupted => Outcome::Failed(error),
                 (Err(_), Some(most)) if !self.stop.load(Ordering::Relaxed) => {
                     let what = format!("this video took more than {} seconds", most.as_secs_f64());
@@ -56,7 +60,9 @@ impl Worker {
                 (Err(_), _) => Outcome::Stopped,
             };
             let fault = match &outcome {
-                Outcome::Failed(error) => format!(": [{}] {}", error.code(), error.message()),
+                Outcome::Failed(error) | Outcome::NoRoom(error) => {
+                    format!(": [{}] {}", error.code(), error.message())
+                }
                 Outcome::Made(_) | Outcome::Stopped => String::new(),
             };
             let time = begun.elapsed().as_secs_f64();
@@ -70,13 +76,27 @@ impl Worker {
         }
     }
 
-    /// Makes one video; the warnings of the run.
+    /// Makes one video; the warnings of the run. It goes on from the state of an earlier run, unless that
+    /// is of no use any more, such as one of another version of the program.
     fn make(&self, work: &Work) -> Result<Vec<String>> {
+        let found = work.state.exists();
+        match self.attempt(work) {
+            Err(error) if found && is_of_state(&error, &work.state) => {
+                (self.log)(&format!("{} begins anew: {}", work.id, error.message()));
+                std::fs::remove_file(&work.state).map_err(|e| write_error(&work.state, e))?;
+                self.attempt(work)
+            }
+            made => made,
+        }
+    }
+
+    fn attempt(&self, work: &Work) -> Result<Vec<String>> {
         let Making { budget, tiles, precision, residual } = self.making;
         let references = work.references.iter().cloned().map(ReferenceSource::File).collect();
         let request =
             Request { references, budget, tiles, precision, residual, ..work.settings.request()? };
-        let options = FileOptions { fps: RATE, recipe: true, ..FileOptions::default() };
+        let state = Some(work.state.clone());
+        let options = FileOptions { fps: RATE, recipe: true, state, ..FileOptions::default() };
         let (begun, mut warnings, mut course) = (Instant::now(), Vec::new(), Course::default());
         let mut see = |event: Event| {
             if self.most.is_some_and(|most| begun.elapsed() > most) {
@@ -86,6 +106,9 @@ impl Worker {
                 && warnings.len() < WARNINGS
             {
                 warnings.push(text.clone());
+            }
+            if let Event::Resumed { done, total } = event {
+                (self.log)(&format!("{} goes on behind step {done} of {total}", work.id));
             }
             if let Some(progress) = course.see(&event) {
                 self.queue.progress(progress);
@@ -102,6 +125,12 @@ impl Worker {
         )?;
         Ok(warnings)
     }
+}
+
+/// Whether an error is about the state that a run would go on from.
+fn is_of_state(error: &Error, state: &Path) -> bool {
+    let there = error.place().is_some_and(|place| Path::new(place) == state);
+    !is_full(error) && (there || ["E1301", "E1302"].contains(&error.code()))
 }
 
 /// How far a run is, by its events.

@@ -184,3 +184,69 @@ fn a_folder_that_is_no_queue_is_left_alone() {
     fs::write(&path, good).unwrap();
     assert_eq!(status(&open(&folder), &id), "queued");
 }
+
+#[test]
+fn the_state_of_a_sampling_stays_as_long_as_its_video_is_to_be_made() {
+    let folder = TempDir::new().unwrap();
+    let queue = open(&folder);
+    let [killed, failed, given_up] = ["a", "b", "c"].map(|prompt| submit(&queue, prompt));
+    let work = queue.take().unwrap();
+    assert_eq!(work.id, killed);
+    fs::write(&work.state, b"state").unwrap();
+    fs::write(work.state.with_extension("tmp"), b"half").unwrap();
+    drop(queue);
+    let queue = open(&folder);
+    let work = queue.take().unwrap();
+    assert_eq!(work.id, killed);
+    assert_eq!(fs::read(&work.state).unwrap(), b"state");
+    assert!(!work.state.with_extension("tmp").exists());
+    queue.finish(&work, Outcome::Stopped).unwrap();
+    assert!(work.state.exists());
+    queue.delete(&killed).unwrap();
+    let work = queue.take().unwrap();
+    assert_eq!(work.id, failed);
+    fs::write(&work.state, b"state").unwrap();
+    queue.finish(&work, Outcome::Failed(Error::input("E0902", "no"))).unwrap();
+    assert!(!work.state.exists());
+    let work = queue.take().unwrap();
+    assert_eq!(work.id, given_up);
+    fs::write(&work.state, b"state").unwrap();
+    queue.finish(&work, Outcome::Stopped).unwrap();
+    queue.cancel(&given_up).unwrap();
+    assert!(!work.state.exists());
+}
+
+#[test]
+fn a_video_without_room_stays_in_the_queue_until_there_is_some() {
+    let folder = TempDir::new().unwrap();
+    let queue = open(&folder);
+    let (first, second) = (submit(&queue, "a"), submit(&queue, "b"));
+    let full = || write_error(folder.path(), std::io::ErrorKind::StorageFull.into());
+    let work = queue.take().unwrap();
+    let ended = queue.finish(&work, Outcome::NoRoom(full())).unwrap();
+    assert_eq!(ended, Some(Status::Queued));
+    let video = queue.video(&first).unwrap();
+    let warning = video["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("[E1012] ") && warning.contains("until there is room"), "{video}");
+    assert_eq!(video["error"], Value::Null);
+    // Nothing is begun meanwhile, unless something is given up, which may make room.
+    std::thread::scope(|scope| {
+        let begun = Instant::now();
+        let next = scope.spawn(|| queue.take().map(|work| (work.id, begun.elapsed())));
+        std::thread::sleep(Duration::from_millis(200));
+        queue.cancel(&second).unwrap();
+        let (id, after) = next.join().unwrap().unwrap();
+        assert_eq!(id, first);
+        assert!(after >= Duration::from_millis(200) && after < REST[0], "{after:?}");
+    });
+    assert_eq!(queue.video(&first).unwrap()["warnings"], json!([]));
+    // The next time it rests for longer, up to a bound.
+    let mut state = queue.lock();
+    let rests: Vec<Duration> = (0..9)
+        .map(|_| {
+            state.rest();
+            state.rest
+        })
+        .collect();
+    assert!(rests.is_sorted() && rests[8] == REST[1], "{rests:?}");
+}
