@@ -67,7 +67,8 @@ pub fn summary(recipe: &Recipe) -> String {
     let coding = choices.coding;
     let codec = coding.codec.map(|codec| codec.name().to_owned());
     let quality = coding.quality.map(|quality| format!("quality {quality}"));
-    let coded: Vec<String> = codec.into_iter().chain(quality).collect();
+    let pixels = coding.pixels.map(|pixels| pixels.name().to_owned());
+    let coded: Vec<String> = codec.into_iter().chain(quality).chain(pixels).collect();
     if !coded.is_empty() {
         out.push_str(&format!("coded as      {}\n", coded.join(", ")));
     }

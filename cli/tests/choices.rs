@@ -2,6 +2,7 @@
 
 mod common;
 
+use anyid_runtime::media::{ReadOptions, RgbFrame, read_clip};
 use common::{Done, Folder};
 
 const QUICK: &str = "generate --model @micro --size 64x64 --frames 9 --steps 6 --threads 1";
@@ -148,6 +149,11 @@ fn quality_and_codec_are_those_of_the_recipe() {
         ("-o a.webm --codec h265", "E0820"),
         ("-o a.mp4 --codec prores", "E0820"),
         ("-o a.mp4 --codec theora", "E0900"),
+        ("-o a.webp --quality 20", "E0820"),
+        ("-o a.apng --pix-format yuv420p", "E0820"),
+        ("-o a.mp4 --pix-format rgb24", "E0900"),
+        ("-o a.mp4 --codec av1 --pix-format yuv444p", "E0820"),
+        ("-o a.mov --codec prores --pix-format yuv420p", "E0820"),
     ] {
         run(&folder, flags).fails(code);
     }
@@ -155,10 +161,15 @@ fn quality_and_codec_are_those_of_the_recipe() {
         println!("no ffmpeg: other codecs are left out");
         return;
     }
-    for (name, codec) in
-        [("a.mp4", "h265"), ("b.webm", "vp9"), ("c.mkv", "h264"), ("d.mov", "prores")]
-    {
-        let done = run(&folder, &format!("-o {name} --codec {codec}"));
+    for (name, codec, more) in [
+        ("a.mp4", "h265", ""),
+        ("b.webm", "vp9", ""),
+        ("c.mkv", "h264", "--pix-format yuv444p"),
+        ("d.mov", "prores", ""),
+        ("e.mov", "prores", "--pix-format yuv444p10le"),
+        ("f.mp4", "h265", "--pix-format yuv420p10le"),
+    ] {
+        let done = run(&folder, &format!("-o {name} --codec {codec} {more}"));
         if done.err.contains("Unknown encoder") {
             println!("this ffmpeg has no encoder of {codec}");
             continue;
@@ -171,6 +182,59 @@ fn quality_and_codec_are_those_of_the_recipe() {
         );
         assert_eq!(folder.run(&format!("inspect {name} --json")).fine().json()["frames"], 9);
     }
+}
+
+/// The mean of squares by which the frames of a file differ from `frames`.
+fn apart(path: &std::path::Path, frames: &[RgbFrame]) -> f64 {
+    let clip = read_clip(path, &ReadOptions::default()).unwrap();
+    assert_eq!(clip.frames.len(), frames.len(), "{}", path.display());
+    let pairs = clip.frames.iter().zip(frames).flat_map(|(a, b)| a.data.iter().zip(&b.data));
+    let squares = pairs.map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
+    squares.sum::<f64>() / (frames.len() * frames[0].data.len()) as f64
+}
+
+#[test]
+fn animations_keep_every_pixel_and_finer_pixel_formats_more_of_colours() {
+    let folder = Folder::new();
+    run(&folder, "-o frames").fine();
+    let frames: Vec<RgbFrame> = (0..9)
+        .map(|t| {
+            let path = folder.path(&format!("frames/frame_{t:05}.png"));
+            read_clip(&path, &ReadOptions::default()).unwrap().frames.remove(0)
+        })
+        .collect();
+    for (name, form) in [("a.apng", "APNG"), ("b.webp", "WebP (lossless)")] {
+        let done = run(&folder, &format!("-o {name}")).fine();
+        assert!(done.out.contains(&format!("({form}, 64x64, 9 frames")), "{}", done.out);
+        assert_eq!(apart(&folder.path(name), &frames), 0.0, "{name}");
+        // The recipe inside is enough to make it again.
+        std::fs::rename(folder.path(name), folder.path(&format!("moved-{name}"))).unwrap();
+        let words = format!("generate --model @micro --recipe moved-{name} -o again-{name}");
+        folder.run(&words).fine();
+        assert!(
+            bytes(&folder, &format!("again-{name}")) == bytes(&folder, &format!("moved-{name}"))
+        );
+    }
+    if anyid_runtime::media::ffmpeg::find().is_none() {
+        println!("no ffmpeg: pixel formats are left out");
+        return;
+    }
+    // Noise of colours is what 4:2:0 cannot hold.
+    let of = |name: &str, flags: &str| {
+        run(&folder, &format!("-o {name} --codec h264 --quality 0 {flags}")).fine();
+        apart(&folder.path(name), &frames)
+    };
+    let usual = of("usual.mkv", "");
+    let [half, full, ten] = [
+        of("half.mkv", "--pix-format yuv422p"),
+        of("full.mkv", "--pix-format yuv444p"),
+        of("ten.mkv", "--pix-format yuv444p10le"),
+    ];
+    assert!(half < usual && full < half / 2.0 && ten < full, "{usual} {half} {full} {ten}");
+    let text = folder.run("inspect ten.mkv.recipe.json").fine().out;
+    assert!(text.contains("coded as      h264, quality 0, yuv444p10le"), "{text}");
+    folder.run("generate --recipe ten.mkv.recipe.json -o again.mkv").fine();
+    assert_eq!(apart(&folder.path("again.mkv"), &frames), ten);
 }
 
 #[test]

@@ -82,6 +82,7 @@ fn help_lists_the_verbs_and_their_flags() {
         "--preview",
         "--codec",
         "--quality",
+        "--pix-format",
         "--config",
         "--json",
     ] {

@@ -609,7 +609,7 @@ pub fn check_model(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::coding::{Codec, Coding};
+    use crate::media::coding::{Codec, Coding, Pixels};
 
     pub(super) fn recipe() -> Recipe {
         Recipe {
@@ -704,7 +704,11 @@ mod tests {
             guidance_interval: Some([0.25, 1.0]),
             cache: Some(0.05),
             first_frame: Some(file("/f.png")),
-            coding: Coding { codec: Some(Codec::Av1), quality: Some(30) },
+            coding: Coding {
+                codec: Some(Codec::Av1),
+                quality: Some(30),
+                pixels: Some(Pixels::Yuv420Ten),
+            },
         };
         let chosen = Recipe { choices, ..recipe() };
         let mut text = chosen.to_json();
@@ -720,6 +724,7 @@ mod tests {
             ("first_frame", json!({ "path": "/f.png" })),
             ("codec", json!("theora")),
             ("quality", json!(-1)),
+            ("pix_format", json!("rgb24")),
         ] {
             let good = std::mem::replace(&mut text[key], bad);
             std::fs::write(&path, text.to_string()).unwrap();

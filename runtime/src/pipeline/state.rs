@@ -30,8 +30,17 @@ const SUFFIX: &str = ".state.safetensors";
 /// The part of the time of a run that storing states may take.
 const SHARE: u32 = 10;
 /// Keys of a recipe in which runs with the same latents may differ.
-const FREE: [&str; 8] =
-    ["output", "fps", "codec", "quality", "version", "decoded_from", "tiles", "safeguards"];
+const FREE: [&str; 9] = [
+    "output",
+    "fps",
+    "codec",
+    "quality",
+    "pix_format",
+    "version",
+    "decoded_from",
+    "tiles",
+    "safeguards",
+];
 
 /// The file of the state of a result: in the same folder, with `.state.safetensors` appended.
 pub fn state_beside(output: &Path) -> PathBuf {

@@ -3,7 +3,7 @@
 
 use super::{HashedFile, file};
 use crate::error::Error;
-use crate::media::coding::{Codec, Coding};
+use crate::media::coding::{Codec, Coding, Pixels};
 use crate::pipeline::Request;
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ pub struct Choices {
     pub cache: Option<f64>,
     /// The first frame of the video.
     pub first_frame: Option<HashedFile>,
-    /// Codec and quality of the file.
+    /// Codec, quality and pixel format of the file.
     pub coding: Coding,
 }
 
@@ -60,6 +60,9 @@ impl Choices {
         if let Some(quality) = self.coding.quality {
             value["quality"] = json!(quality);
         }
+        if let Some(pixels) = self.coding.pixels {
+            value["pix_format"] = json!(pixels.name());
+        }
     }
 
     /// Those of the object of a recipe; `bad` makes the error of a key that is not what it should be.
@@ -83,6 +86,10 @@ impl Choices {
             let known = value.as_str().and_then(Codec::named);
             known.ok_or_else(|| bad("codec", "a codec that this program knows"))
         };
+        let pixels = |value: &Value| {
+            let known = value.as_str().and_then(Pixels::named);
+            known.ok_or_else(|| bad("pix_format", "a pixel format that this program knows"))
+        };
         let quality = |value: &Value| {
             let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
             number.ok_or_else(|| bad("quality", "a whole number up to 255"))
@@ -97,6 +104,7 @@ impl Choices {
             coding: Coding {
                 codec: given("codec").map(codec).transpose()?,
                 quality: given("quality").map(quality).transpose()?,
+                pixels: given("pix_format").map(pixels).transpose()?,
             },
         })
     }

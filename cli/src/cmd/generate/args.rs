@@ -2,6 +2,7 @@
 
 use crate::args::{DeviceArgs, PrecisionName, ResidualName};
 use crate::cmd::safeguards::SafeguardArgs;
+use anyid_runtime::media::coding::Pixels;
 use anyid_runtime::model::Parts;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -138,8 +139,8 @@ pub struct Generate {
     /// learned one null state, the empty prompt with black references, which this is not.
     #[arg(long, value_name = "TEXT")]
     pub negative_prompt: Option<String>,
-    /// Where the video goes: a .mp4 or .gif file, a folder for PNG frames, or - for standard
-    /// output.
+    /// Where the video goes: a .mp4, .gif, .apng or .webp file, a folder for PNG frames, or - for
+    /// standard output.
     #[arg(short, long = "output", value_name = "OUT",
         required_unless_present_any = ["recipe", "latents", "resume", "jobs"])]
     pub output: Option<PathBuf>,
@@ -157,6 +158,10 @@ pub struct Generate {
     /// [default: 18 for h264].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub quality: Option<u8>,
+    /// How samples are stored: yuv420p, yuv422p, yuv444p, or these with 10le behind them for ten bits;
+    /// all but yuv420p need ffmpeg [default: yuv420p, of prores yuv422p10le].
+    #[arg(long, value_name = "NAME", value_parser = pixels)]
+    pub pix_format: Option<Pixels>,
     /// Model folder (diffusers, or the original checkpoint's).
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -342,11 +347,21 @@ impl From<CodecName> for anyid_runtime::media::coding::Codec {
     }
 }
 
+/// A pixel format by name.
+fn pixels(name: &str) -> Result<Pixels, String> {
+    Pixels::named(name).ok_or_else(|| {
+        let names: Vec<&str> = Pixels::ALL.iter().map(|pixels| pixels.name()).collect();
+        format!("it is one of {}", names.join(", "))
+    })
+}
+
 /// Video formats that can go through a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FormatName {
     Mp4,
     Gif,
+    Apng,
+    Webp,
     Mkv,
     Webm,
     Mov,
@@ -357,6 +372,8 @@ impl From<FormatName> for anyid_runtime::media::writer::Format {
         match name {
             FormatName::Mp4 => Self::Mp4,
             FormatName::Gif => Self::Gif,
+            FormatName::Apng => Self::Apng,
+            FormatName::Webp => Self::Webp,
             FormatName::Mkv => Self::Mkv,
             FormatName::Webm => Self::Webm,
             FormatName::Mov => Self::Mov,

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// Largest file of defaults, in bytes.
 const LARGEST: u64 = 1 << 20;
 /// Flags that may have a default.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "model",
     "transformer",
     "text-encoder",
@@ -42,6 +42,7 @@ const KEYS: [&str; 26] = [
     "tile",
     "codec",
     "quality",
+    "pix-format",
     "preview",
     "preview-every",
 ];
@@ -145,8 +146,10 @@ fn over(mut args: Generate, from: Generate) -> Generate {
         args.vae = from.vae;
         args.tokenizer = from.tokenizer;
     }
-    if args.codec.is_none() && args.quality.is_none() {
-        (args.codec, args.quality) = (from.codec, from.quality);
+    if args.codec.is_none() && args.quality.is_none() && args.pix_format.is_none() {
+        args.codec = from.codec;
+        args.quality = from.quality;
+        args.pix_format = from.pix_format;
     }
     args.preview_every =
         args.preview_every.or(from.preview_every.filter(|_| args.preview.is_some()));

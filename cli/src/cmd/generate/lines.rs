@@ -19,7 +19,7 @@ const LARGEST: u64 = 64 << 20;
 /// Faults that are listed.
 const LISTED: usize = 50;
 /// Flags that a line may have, as keys with `_` or `-`.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "ref",
     "first-frame",
     "prompt",
@@ -45,6 +45,7 @@ const KEYS: [&str; 25] = [
     "save-latents",
     "codec",
     "quality",
+    "pix-format",
 ];
 
 /// One video that is to be made.

@@ -23,11 +23,12 @@ pub fn existing(force: bool) -> Existing {
 /// How the results are written.
 pub(super) fn options(args: &Generate, wishes: &Wishes, fps: f64) -> FileOptions {
     let format = args.format.map(Into::into);
-    let (given, old) = ((args.codec.map(Into::into), args.quality), wishes.recipe.as_ref());
-    let coding = match (given, old) {
-        // A quality is on the scale of its codec.
-        ((None, None), Some((_, recipe))) => recipe.choices.coding,
-        ((codec, quality), _) => Coding { codec, quality },
+    let (codec, quality, pixels) = (args.codec.map(Into::into), args.quality, args.pix_format);
+    let given = Coding { codec, quality, pixels };
+    let coding = match &wishes.recipe {
+        // A quality is on the scale of its codec, and a codec has its pixel formats.
+        Some((_, recipe)) if given == Coding::default() => recipe.choices.coding,
+        _ => given,
     };
     let writer = WriterOptions {
         existing: existing(args.force),

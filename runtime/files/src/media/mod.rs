@@ -5,6 +5,7 @@
 //! [`writer::VideoWriter`] writes a result; [`inscription`] are texts in such files. Files are recognised by their content, never by their
 //! name. Frames are 8-bit RGB; sound is not looked at.
 
+mod animation;
 pub mod coding;
 pub mod color;
 mod display;

@@ -280,7 +280,7 @@ impl GifSink {
         let Some(picture) = RgbaImage::from_raw(width as u32, height as u32, rgba) else {
             return Err(Error::internal("E0825", "a frame shorter than its size"));
         };
-        let (before, after) = (hundredths(index, self.rate), hundredths(index + 1, self.rate));
+        let (before, after) = (ticks(index, self.rate, 100), ticks(index + 1, self.rate, 100));
         let delay = Delay::from_numer_denom_ms(((after - before) * 10) as u32, 1);
         self.encoder.encode_frame(Frame::from_parts(picture, 0, 0, delay)).map_err(gif_error)?;
         self.store()
@@ -309,10 +309,10 @@ impl GifSink {
     }
 }
 
-/// When frame `index` starts, in hundredths of a second, rounded.
-fn hundredths(index: usize, (over, under): (u32, u32)) -> u64 {
+/// When frame `index` starts, in parts of a second of which there are `parts`, rounded.
+pub(super) fn ticks(index: usize, (over, under): (u32, u32), parts: u64) -> u64 {
     let (over, under) = (u64::from(over), u64::from(under));
-    (index as u64 * under * 200 + over) / (2 * over)
+    (index as u64 * under * 2 * parts + over) / (2 * over)
 }
 
 fn gif_error(error: ImageError) -> Error {

@@ -97,9 +97,7 @@ impl Stream {
 
 fn of_ending(path: &Path) -> Option<Format> {
     let ending = path.extension()?.to_string_lossy().to_ascii_lowercase();
-    [Format::Mp4, Format::Gif, Format::Mkv, Format::Webm, Format::Mov]
-        .into_iter()
-        .find(|format| format.ending() == ending)
+    Format::ALL.into_iter().find(|format| format.ending() == ending)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! Writes a video: `.mp4`, `.gif`, a folder of PNG frames, or whatever `ffmpeg` can write.
+//! Writes a video: `.mp4`, `.gif`, `.apng`, `.webp`, a folder of PNG frames, or whatever `ffmpeg` can
+//! write.
 //!
 //! The name decides the form. A result appears under its name only when [`VideoWriter::finish`]
 //! succeeds, whole; before that it is a temporary beside it, removed when the writer is dropped.
 //! What goes to a pipe or a device is completed first as well, see `stream`. Sound, variable rates
 //! and sizes other than the model's are not offered.
 
+use super::animation::{Animation, AnimationSink};
 use super::coding::Coding;
 use super::ffmpeg::FfmpegSink;
 use super::inscription::Inscription;
@@ -51,6 +53,10 @@ pub enum Format {
     Mp4,
     /// An endless GIF.
     Gif,
+    /// An animated PNG.
+    Apng,
+    /// An animated WebP without losses.
+    Webp,
     /// Matroska, by `ffmpeg`.
     Mkv,
     /// WebM, by `ffmpeg`.
@@ -60,11 +66,17 @@ pub enum Format {
 }
 
 impl Format {
+    /// All.
+    pub const ALL: [Self; 7] =
+        [Self::Mp4, Self::Gif, Self::Apng, Self::Webp, Self::Mkv, Self::Webm, Self::Mov];
+
     /// The ending of its files.
     pub fn ending(self) -> &'static str {
         match self {
             Self::Mp4 => "mp4",
             Self::Gif => "gif",
+            Self::Apng => "apng",
+            Self::Webp => "webp",
             Self::Mkv => "mkv",
             Self::Webm => "webm",
             Self::Mov => "mov",
@@ -96,6 +108,7 @@ pub struct WrittenInfo {
 enum Form {
     Mp4,
     Gif,
+    Animation(Animation),
     Folder,
     Other,
 }
@@ -116,6 +129,8 @@ fn form(path: &Path) -> Form {
         None => Form::Folder,
         Some("mp4" | "m4v") => Form::Mp4,
         Some("gif") => Form::Gif,
+        Some("apng") => Form::Animation(Animation::Apng),
+        Some("webp") => Form::Animation(Animation::Webp),
         Some(_) => Form::Other,
     }
 }
@@ -135,6 +150,7 @@ fn form_of(path: &Path, options: &WriterOptions) -> Result<Form> {
 enum Sink {
     Mp4(Box<Mp4Sink>),
     Gif(GifSink),
+    Animation(AnimationSink),
     Folder(FolderSink),
     Ffmpeg(Box<FfmpegSink>),
 }
@@ -232,6 +248,14 @@ impl VideoWriter {
                 (Sink::Mp4(Box::new(sink)), "MP4 (H.264)".to_string())
             }
             Form::Gif => (Sink::Gif(GifSink::create(path, rate, existing)?), "GIF".to_string()),
+            Form::Animation(form) => {
+                let sink = AnimationSink::create(form, path, rate, existing)?;
+                let format = match form {
+                    Animation::Apng => "APNG",
+                    Animation::Webp => "WebP (lossless)",
+                };
+                (Sink::Animation(sink), format.to_string())
+            }
             Form::Folder => {
                 (Sink::Folder(FolderSink::create(path, existing)?), "PNG frames".to_string())
             }
@@ -263,11 +287,13 @@ impl VideoWriter {
         let once = pixels.saturating_mul(6);
         match self.sink {
             Sink::Mp4(_) => once.saturating_add(pixels.saturating_mul(frames as u64) / 2),
+            // A frame in several forms of the encoder, and its bytes.
+            Sink::Animation(_) => once.saturating_mul(4),
             Sink::Gif(_) | Sink::Folder(_) | Sink::Ffmpeg(_) => once,
         }
     }
 
-    /// Has the result say this about itself: an MP4 and a GIF once, a folder in each of its frames, and
+    /// Has the result say this about itself: a file that we write once, a folder in each of its frames, and
     /// what `ffmpeg` writes where its form has a place for it.
     ///
     /// # Errors
@@ -280,6 +306,7 @@ impl VideoWriter {
         match &mut self.sink {
             Sink::Mp4(sink) => sink.inscription = Some(what),
             Sink::Gif(sink) => sink.inscription = Some(what),
+            Sink::Animation(sink) => sink.inscription = Some(what),
             Sink::Folder(sink) => sink.inscribe(&what),
             Sink::Ffmpeg(sink) => sink.inscribe(&what)?,
         }
@@ -300,6 +327,7 @@ impl VideoWriter {
         match &mut self.sink {
             Sink::Mp4(sink) => sink.push(index, rgb),
             Sink::Gif(sink) => sink.push(index, self.width, self.height, rgb),
+            Sink::Animation(sink) => sink.push(self.width, self.height, rgb),
             Sink::Folder(sink) => sink.push(index, self.width, self.height, rgb),
             Sink::Ffmpeg(sink) => sink.push(rgb),
         }
@@ -343,6 +371,7 @@ impl VideoWriter {
         let finished = match self.sink {
             Sink::Mp4(sink) => sink.finish(self.frames),
             Sink::Gif(sink) => sink.finish(),
+            Sink::Animation(sink) => sink.finish(),
             Sink::Folder(sink) => sink.finish(),
             Sink::Ffmpeg(sink) => sink.finish(),
         };
@@ -369,17 +398,20 @@ impl VideoWriter {
 fn find_ffmpeg(path: &Path, options: &WriterOptions) -> Result<PathBuf> {
     let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let place = path.display();
-    if ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"].contains(&ending.as_str()) {
+    if ["png", "jpg", "jpeg", "bmp", "tif", "tiff"].contains(&ending.as_str()) {
         let what = format!("a .{ending} file holds a single picture, not a video");
-        return Err(Error::input("E0820", what)
-            .at(place)
-            .help("give a folder name, such as `frames/`, to get every frame as a PNG"));
+        return Err(Error::input("E0820", what).at(place).help(
+            "give a folder name, such as `frames/`, to get every frame as a PNG, or write an .apng",
+        ));
     }
     options.allow_ffmpeg.then(ffmpeg::find).flatten().ok_or_else(|| {
         let why = if options.allow_ffmpeg { "is not on the PATH" } else { "may not be used here" };
         Error::input("E0820", format!("writing .{ending} needs ffmpeg, which {why}"))
             .at(place)
-            .help("write an .mp4, a .gif or a folder of PNG frames (`frames/`), or install ffmpeg")
+            .help(
+                "write an .mp4, .gif, .apng or .webp, or a folder of PNG frames (`frames/`), or \
+                 install ffmpeg",
+            )
     })
 }
 
@@ -408,7 +440,7 @@ fn check_size(path: &Path, form: Form, width: usize, height: usize, quantiser: u
                 return refuse(what, "give 12 (best quality) to 40 (smallest file)");
             }
         }
-        Form::Gif | Form::Folder | Form::Other => {
+        Form::Gif | Form::Animation(_) | Form::Folder | Form::Other => {
             if width > 16_384 || height > 16_384 {
                 let what = format!("a video of {size} is too large");
                 return refuse(what, "sides run to 16384 pixels");

@@ -4,7 +4,7 @@ use super::{corpus, refused};
 use crate::engine::{Outcome, Target, Verdict};
 use crate::mutate;
 use crate::rng::Rng;
-use anyid_runtime::media::coding::{Codec, Coding};
+use anyid_runtime::media::coding::{Codec, Coding, Pixels};
 use anyid_runtime::model::Parts;
 use anyid_runtime::pipeline::Tiles;
 use anyid_runtime::recipe::{AdapterEntry, Choices, HashedFile, ModelEntry, Recipe};
@@ -75,7 +75,11 @@ pub(super) fn example(noise: bool) -> Recipe {
                 guidance_interval: Some([0.25, 1.0]),
                 cache: Some(0.05),
                 first_frame: Some(file("/f.png")),
-                coding: Coding { codec: Some(Codec::Av1), quality: Some(30) },
+                coding: Coding {
+                    codec: Some(Codec::Av1),
+                    quality: Some(30),
+                    pixels: Some(Pixels::Yuv420Ten),
+                },
             },
             false => Choices::default(),
         },

@@ -1,7 +1,8 @@
 //! Encoding through `ffmpeg`, and looking at what it wrote.
 //!
-//! Containers of video get YUV that we made ourselves (BT.601, limited range, as in our MP4) and
-//! are told to say so; forms of pictures get RGB. A trial of a few frames comes before the work: it
+//! Containers of video get YUV that we made ourselves (4:2:0, BT.601, limited range, as in our MP4) and
+//! are told to say so; other samples are made of RGB by the program, to the same end, and forms of pictures get
+//! RGB. A trial of a few frames comes before the work: it
 //! shows whether the form, the size and the rate can be had. The result is decoded again before it
 //! gets its name: the program's success is not taken for a whole file, as it reports none of a full
 //! disk in several of its containers. Bit rates are chosen here, codecs by `ffmpeg`.
@@ -11,7 +12,7 @@ use super::process::{Input, Process, file_argument};
 use super::read::choose;
 use super::tags;
 use crate::error::{Error, Result};
-use crate::media::coding::Coding;
+use crate::media::coding::{Coding, Pixels};
 use crate::media::color::Yuv420;
 use crate::media::inscription::{COMMENT, Inscription};
 use crate::output::{AtomicFile, Existing, Whole, write_error};
@@ -75,6 +76,11 @@ impl Wanted {
         self.demuxer().is_some()
     }
 
+    /// Whether the samples are made here.
+    fn own_samples(&self) -> bool {
+        self.video() && self.coding.pixels_of(&self.ending) == Pixels::Yuv420
+    }
+
     fn demuxer(&self) -> Option<&'static str> {
         VIDEO.iter().find(|(ending, _)| *ending == self.ending).map(|(_, demuxer)| *demuxer)
     }
@@ -93,7 +99,7 @@ impl Wanted {
     fn arguments(&self) -> Vec<OsString> {
         let size = format!("{}x{}", self.width, self.height);
         let rate = format!("{}/{}", self.rate.0, self.rate.1);
-        let format = if self.video() { "yuv420p" } else { "rgb24" };
+        let format = if self.own_samples() { "yuv420p" } else { "rgb24" };
         let mut words = vec!["-f", "rawvideo", "-pix_fmt", format, "-s", &size, "-r", &rate];
         words.extend(["-protocol_whitelist", "pipe", "-i", "pipe:0"]);
         let mut arguments: Vec<OsString> = words.drain(..).map(OsString::from).collect();
@@ -101,15 +107,20 @@ impl Wanted {
             arguments.extend(tags::arguments(tags));
         }
         words.push("-an");
-        let (bits, coded);
+        let (bits, coded, filter);
         if self.video() {
-            // The samples as they are, and what they are. New versions take that from the frames,
-            // old ones from the options.
-            words.extend([
-                "-vf",
-                "setparams=range=tv:colorspace=smpte170m:\
-                                  color_primaries=bt709:color_trc=bt709",
-            ]);
+            // What the samples are. New versions take that from the frames, old ones from the options.
+            let said = "setparams=range=tv:colorspace=smpte170m:color_primaries=bt709:\
+                        color_trc=bt709";
+            filter = match self.own_samples() {
+                true => said.to_owned(),
+                false => format!(
+                    "scale=out_color_matrix=bt601:out_range=tv:\
+                     flags=bicubic+accurate_rnd+full_chroma_int,format={},{said}",
+                    self.coding.pixels_of(&self.ending).name()
+                ),
+            };
+            words.extend(["-vf", &filter]);
             words.extend(["-color_range", "tv", "-colorspace", "smpte170m"]);
             words.extend(["-color_primaries", "bt709", "-color_trc", "bt709"]);
             // Its default bit rates are meant for thumbnails: a quarter bit a pixel is plenty.
@@ -280,14 +291,14 @@ impl FfmpegSink {
         let black = Yuv420::new(width & !1, height & !1);
         let dark = vec![0; width * height * 3];
         for _ in 0..TRIAL {
-            match wanted.video() {
+            match wanted.own_samples() {
                 true => trial.push(&wanted, &[&black.y, &black.u, &black.v])?,
                 false => trial.push(&wanted, &[&dark])?,
             }
         }
         trial.finish(&wanted)?;
         wanted.look(TRIAL)?;
-        let picture = wanted.video().then_some(black);
+        let picture = wanted.own_samples().then_some(black);
         Ok(Self { encoder: None, file, tags: None, wanted, picture, frames: 0 })
     }
 
@@ -397,6 +408,10 @@ mod tests {
     fn video_says_what_its_samples_are() {
         let text = |ending| format!("{:?}", wanted(ending, (24, 1)).arguments());
         assert!(text("webm").contains("smpte170m") && text("webm").contains("yuv420p"));
+        assert!(!text("webm").contains("scale="));
+        let coding = Coding { pixels: Some(Pixels::Yuv444), ..Coding::default() };
+        let full = format!("{:?}", Wanted { coding, ..wanted("mkv", (24, 1)) }.arguments());
+        assert!(full.contains("rgb24") && full.contains("format=yuv444p,setparams"), "{full}");
         assert!(text("apng").contains("rgb24") && !text("apng").contains("smpte170m"));
     }
 }

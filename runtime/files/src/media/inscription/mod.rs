@@ -12,7 +12,8 @@ mod webp;
 
 pub(super) use gif::{comment as gif_comment, head_bytes as gif_head_bytes};
 pub(super) use mp4::inscribe as inscribe_mp4;
-pub(super) use png::chunks as png_chunks;
+pub(super) use png::{chunk as png_chunk, chunks as png_chunks};
+pub(super) use webp::packet as webp_packet;
 
 use super::ffmpeg;
 use super::sniff::{Foreign, Signature, sniff};

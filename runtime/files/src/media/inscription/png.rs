@@ -11,15 +11,21 @@ use std::io::{self, Read, Seek};
 pub(in crate::media) fn chunks(what: &Inscription) -> Vec<u8> {
     let mut out = Vec::new();
     for (key, text) in [(KEY, &what.json), (PARAMETERS, &what.parameters)] {
-        let mut body = b"iTXt".to_vec();
-        body.extend(key.as_bytes());
+        let mut body = key.as_bytes().to_vec();
         // The end of the key, not compressed, no language, no translated key.
         body.extend([0; 5]);
         body.extend(text.bytes().filter(|byte| *byte != 0));
-        out.extend((body.len() as u32 - 4).to_be_bytes());
-        out.extend(&body);
-        out.extend(crc(&body).to_be_bytes());
+        out.extend(chunk(b"iTXt", &body));
     }
+    out
+}
+
+/// A chunk with its length and its checksum.
+pub(in crate::media) fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let mut out = (data.len() as u32).to_be_bytes().to_vec();
+    out.extend(kind);
+    out.extend(data);
+    out.extend(crc(&out[4..]).to_be_bytes());
     out
 }
 

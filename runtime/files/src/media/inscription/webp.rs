@@ -1,13 +1,32 @@
-//! The text that stable-diffusion.cpp puts into WebP: `sdcpp:parameters` of the XMP packet, as an
-//! attribute or as an element.
+//! Texts in the XMP packet of WebP, as attributes or as elements: ours, and `sdcpp:parameters` of
+//! stable-diffusion.cpp.
 
-use super::{PARAMETERS, PNG_TEXT, Texts, fill, skip, some};
+use super::{Inscription, KEY, PARAMETERS, PNG_TEXT, Texts, fill, skip, some};
 use std::io::{self, Read, Seek};
 
-/// Its name in the packet.
-const NAME: &str = "sdcpp:parameters";
+/// Names in the packet, and the keys that the texts get.
+const NAMES: [(&str, &str); 2] = [("anyid:recipe", KEY), ("sdcpp:parameters", PARAMETERS)];
 
-/// The text of a file, if it has it.
+/// The packet of an inscription.
+pub(in crate::media) fn packet(what: &Inscription) -> String {
+    let mut escaped = String::new();
+    for character in what.json.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '"' => escaped.push_str("&quot;"),
+            other => escaped.push(other),
+        }
+    }
+    let name = NAMES[0].0;
+    format!(
+        "<x:xmpmeta xmlns:x=\"adobe:ns:meta/\"><rdf:RDF \
+         xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\"><rdf:Description rdf:about=\"\" \
+         xmlns:anyid=\"urn:anyid-rt\" {name}=\"{escaped}\"/></rdf:RDF></x:xmpmeta>"
+    )
+}
+
+/// The texts of a file.
 pub(super) fn read(file: &mut (impl Read + Seek), texts: &mut Texts) -> io::Result<()> {
     skip(file, 12)?;
     let mut head = [0; 8];
@@ -24,8 +43,10 @@ pub(super) fn read(file: &mut (impl Read + Seek), texts: &mut Texts) -> io::Resu
             let packet = some(file, u64::from(length))?;
             match std::str::from_utf8(&packet) {
                 Ok(packet) => {
-                    if let Some(text) = parameters(packet) {
-                        texts.add(PARAMETERS, text);
+                    for (name, key) in NAMES {
+                        if let Some(text) = named(packet, name) {
+                            texts.add(key, text);
+                        }
                     }
                 }
                 Err(_) => texts.left_out("XMP", "it is not UTF-8"),
@@ -36,8 +57,8 @@ pub(super) fn read(file: &mut (impl Read + Seek), texts: &mut Texts) -> io::Resu
     Ok(())
 }
 
-fn parameters(packet: &str) -> Option<String> {
-    let (_, rest) = packet.split_once(NAME)?;
+fn named(packet: &str, name: &str) -> Option<String> {
+    let (_, rest) = packet.split_once(name)?;
     let raw = match rest.strip_prefix('=') {
         Some(rest) => {
             let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
