@@ -64,7 +64,7 @@ impl Command {
         match self {
             Self::Generate(args) => args.json,
             Self::Inspect(args) => args.json,
-            Self::Check(args) => args.json,
+            Self::Check(args) => args.wants_json(),
             Self::Compile(args) => args.json,
             Self::Kernels(args) => args.json,
             Self::Bisect(args) => args.json,

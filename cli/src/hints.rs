@@ -239,6 +239,14 @@ const VERBS: &[(&[&str], &str)] = &[
         ],
         "videos are made with `anyid-rt generate --ref FILE --prompt TEXT -o OUT.mp4`",
     ),
+    (
+        &["decode", "decode-latents"],
+        "`anyid-rt generate --latents FILE -o OUT.mp4` decodes what --save-latents has kept",
+    ),
+    (
+        &["doctor", "refs", "references"],
+        "`anyid-rt check refs FILE…` says whether references are any good",
+    ),
     (&["info", "show", "metadata", "ls"], "`anyid-rt inspect PATH` says what a file or folder is"),
     (
         &["finetune", "tune", "fit"],

@@ -274,3 +274,51 @@ fn what_is_asked_for_wrongly_is_refused() {
         assert!(done.err.contains(part), "{part}: {}", done.err);
     }
 }
+
+#[test]
+fn references_are_looked_at_before_a_run() {
+    let folder = Folder::new();
+    let picture = common::repository().join("examples/astronaut.png");
+    std::fs::copy(picture, folder.path("a.png")).unwrap();
+    std::fs::copy(common::repository().join("examples/portrait_pan.mp4"), folder.path("b.mp4"))
+        .unwrap();
+    let plain = folder.run("check refs a.png b.mp4").fine();
+    for part in
+        ["512x512", "latent frames", "video", "not looked at: faces", "not looked at: views"]
+    {
+        assert!(plain.out.contains(part), "{part}\n{}", plain.out);
+    }
+    let face = json!({"box": FACE, "kps": POINTS, "score": 0.95});
+    let line = json!({"schema": "anyid.boxes/1", "media": "a.png", "f": 0, "faces": [face]});
+    folder.write("boxes.jsonl", line.to_string());
+    let words = "check refs a.png --detections boxes.jsonl --json";
+    let done = folder.run(words).fine();
+    let found = done.json();
+    assert_eq!((&found["ok"], &found["size"]), (&json!(true), &json!([1280, 704])));
+    let one = &found["references"][0];
+    assert_eq!((&one["form"], &one["kind"]), (&json!("portrait"), &json!("picture")));
+    assert!((one["faces"]["side"].as_f64().unwrap() - 88.292).abs() < 0.01, "{one}");
+    let codes: Vec<&Value> =
+        found["findings"].as_array().unwrap().iter().map(|finding| &finding["code"]).collect();
+    assert_eq!(codes, ["R023", "R050"], "{found}");
+    // What cannot be used is an error, as text and as JSON.
+    let small = folder.run(&format!("{words} --size 256x256")).fails("E1222");
+    assert_eq!((&small.json()["ok"], small.code), (&json!(false), 1));
+    folder.write("c.png", "no picture");
+    let done = folder.run("check refs a.png c.png a.png").fails("E1222");
+    assert!(done.out.contains("error[E0804]: c.png: "), "{}", done.out);
+    assert!(done.out.contains("warning[R040]: references 1 and 3 are the same"), "{}", done.out);
+    folder.run("check refs none.png").fails("E1222").says("1 error");
+    folder.run("check refs a.png --size wide").fails("E0901");
+    folder.run("check refs a.png --detections none.jsonl").fails("E0911");
+    folder.write("bad.jsonl", "{}");
+    folder.run("check refs a.png --detections bad.jsonl").fails("E1202");
+    folder.run("check refs").fails("E0900");
+    folder.run("check").fails("E0900");
+    if !cfg!(feature = "curate") {
+        folder.run("check refs a.png --mtcnn models").fails("E1209");
+    }
+    // A file of IR whose name is that of the verb.
+    folder.write("refs", "module @m\n\nfunc @f(%x: f32[4]) -> f32[4] {\n  return %x\n}\n");
+    assert!(folder.run("check ./refs").fine().out.contains("./refs: fine"));
+}

@@ -20,6 +20,8 @@ fn flags_of_other_programs_get_advice() {
         folder.run(&format!("{SMALL} -o a.mp4 {flags}")).fails("E0900").says(advice);
     }
     folder.run("t2v --prompt x").fails("E0900").says("anyid-rt generate");
+    folder.run("decode out.safetensors").fails("E0900").says("generate --latents FILE");
+    folder.run("doctor me.jpg").fails("E0900").says("anyid-rt check refs");
     folder.run("me.jpg").fails("E0900").says("a verb comes first");
     assert!(folder.names().is_empty());
 }

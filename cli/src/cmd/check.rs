@@ -1,19 +1,30 @@
 //! `check`: parses and verifies an IR file, matches it with weights, and compiles its kernels for a
-//! device. Nothing is computed.
+//! device. Nothing is computed. `check refs` looks at references instead (`check_refs`).
 
 use crate::args::{DeviceArgs, ModuleArgs, WeightArgs};
+use crate::cmd::check_refs::{self, Refs};
 use crate::modules::{self, Matched};
 use crate::output;
 use crate::render::{Failure, findings_json};
 use anyid_ir::{Func, Module};
 use anyid_runtime::{CompileRequest, Compiler, Result};
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+/// What else is checked; a file of one of these names is `./NAME`.
+#[derive(Debug, Subcommand)]
+pub enum CheckVerb {
+    /// Say whether references of a person are any good: sizes, blur, near duplicates, faces and views.
+    Refs(Refs),
+}
+
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Check {
+    #[command(subcommand)]
+    pub what: Option<CheckVerb>,
     #[command(flatten)]
-    pub module: ModuleArgs,
+    pub module: Option<ModuleArgs>,
     #[command(flatten)]
     pub weights: WeightArgs,
     /// Compile every function without index parameters for this device, kernels of GPUs to their
@@ -25,17 +36,32 @@ pub struct Check {
     pub json: bool,
 }
 
+impl Check {
+    /// Whether JSON is printed.
+    pub fn wants_json(&self) -> bool {
+        match &self.what {
+            Some(CheckVerb::Refs(args)) => args.json,
+            None => self.json,
+        }
+    }
+}
+
 /// Runs the verb.
 ///
 /// # Errors
 /// Findings about the text, E03xx for weights that do not match; with a device those of opening it,
-/// E05xx where it cannot run a function, E0851 and E0857 for kernels that do not compile.
+/// E05xx where it cannot run a function, E0851 and E0857 for kernels that do not compile. Those of
+/// [`check_refs::run`].
 pub fn run(args: Check) -> std::result::Result<(), Failure> {
-    let (module, findings) = modules::examine(&args.module)?;
+    if let Some(CheckVerb::Refs(refs)) = &args.what {
+        return Ok(check_refs::run(refs)?);
+    }
+    let text = args.module.as_ref().expect("the parser asks for a file where there is no verb");
+    let (module, findings) = modules::examine(text)?;
     let broken = !findings.list.is_empty();
     if args.json && broken {
         let list = findings_json(&findings);
-        let file = args.module.file.to_string_lossy();
+        let file = text.file.to_string_lossy();
         output::print_json(&json!({ "file": file, "ok": false, "findings": list }))?;
         return Err(Failure::Reported);
     }
@@ -46,7 +72,7 @@ pub fn run(args: Check) -> std::result::Result<(), Failure> {
     let compiled = args.device.as_deref().map(|name| compiled(&module, name)).transpose()?;
     if args.json {
         let mut value = describe_json(&module);
-        value["file"] = json!(args.module.file.to_string_lossy());
+        value["file"] = json!(text.file.to_string_lossy());
         value["ok"] = json!(true);
         value["findings"] = json!([]);
         value["device"] = compiled.as_ref().map_or(Value::Null, |compiled| {
@@ -77,7 +103,7 @@ pub fn run(args: Check) -> std::result::Result<(), Failure> {
             (output::plural(functions, "function"), output::plural(launches, "launch"));
         out.push_str(&format!("compiled  {functions} for {name} ({target}), {launches}\n"));
     }
-    out.push_str(&format!("{}: fine\n", args.module.file.display()));
+    out.push_str(&format!("{}: fine\n", text.file.display()));
     output::print(&out)?;
     Ok(())
 }

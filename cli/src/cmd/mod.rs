@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod bisect;
 pub mod check;
+pub mod check_refs;
 pub mod compare;
 pub mod compile;
 pub mod completions;

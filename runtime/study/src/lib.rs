@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod detect;
+pub mod doctor;
 pub mod face;
 pub mod filter;
 pub mod geometry;

@@ -287,7 +287,7 @@ pub fn detect(
 }
 
 /// Faces and persons of a frame, and its hash.
-fn in_frame(
+pub(crate) fn in_frame(
     f: usize,
     image: &RgbFrame,
     source: &Source,
