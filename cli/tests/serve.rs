@@ -81,10 +81,8 @@ impl Server {
             head += &format!("{name}: {value}\r\n");
         }
         let mut stream = self.connect();
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(b"\r\n").unwrap();
         // A server that refuses may not take all of it.
-        let _ = stream.write_all(body);
+        let _ = stream.write_all(&[head.as_bytes(), b"\r\n", body].concat());
         Answer::read(stream)
     }
 

@@ -8,7 +8,7 @@ use super::simd::Level;
 use super::threads::Pool;
 use crate::device::Throughput;
 use std::hint::black_box;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Bytes each thread copies from and to; past any share of a last-level cache.
@@ -16,28 +16,6 @@ const COPY: usize = 64 << 20;
 
 /// Multiply-adds in a row in one timed run, on each of the sums.
 const STEPS: usize = 100_000;
-
-/// Whether this machine multiplies pairs of bf16 so slowly that f32 arithmetic on the same weights is
-/// faster, which takes a few more instructions. It is measured once in a process.
-pub(super) fn pairs_are_slow() -> bool {
-    static SLOW: OnceLock<bool> = OnceLock::new();
-    *SLOW.get_or_init(|| {
-        let level = Level::detect().usable();
-        level >= Level::Avx512Bf16 && {
-            let rate = |pairs| best(Duration::ZERO, || arithmetic(level, pairs));
-            // By turns, so that a busy moment meets both.
-            let rates: [[f64; 2]; 5] = std::array::from_fn(|_| [false, true].map(rate));
-            let [f32, bf16] =
-                [0, 1].map(|at| rates.iter().map(|pair| pair[at]).fold(0.0, f64::max));
-            slower(f32, bf16)
-        }
-    })
-}
-
-/// Whether products of pairs at rate `bf16` take longer than f32 arithmetic at rate `f32`.
-fn slower(f32: f64, bf16: f64) -> bool {
-    bf16 < 0.8 * f32
-}
 
 /// Measures all ceilings, spending about `each` on every one of them.
 ///
@@ -224,17 +202,6 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pairs_are_left_to_f32_where_they_are_slow() {
-        // As on machines where they have a half and twice its rate.
-        assert!(slower(497.0, 248.0));
-        assert!(!slower(233.0, 467.0));
-        assert_eq!(pairs_are_slow(), pairs_are_slow());
-        if Level::detect() < Level::Avx512Bf16 {
-            assert!(!pairs_are_slow());
-        }
-    }
 
     #[test]
     fn figures_are_positive_at_every_level() {

@@ -6,7 +6,6 @@
 //! tests and for comparing results between machines.
 
 use super::amx::{self, Refused, Tiles};
-use super::peak;
 
 /// A set of instructions, from least to most; each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,8 +73,15 @@ impl Level {
     /// The level that is used where none is chosen: the highest one, unless its products of bf16 are
     /// slower than f32 arithmetic.
     pub fn preferred() -> Level {
-        match Level::detect() {
-            Level::Avx512Bf16 if peak::pairs_are_slow() => Level::Avx512,
+        Level::detect().unless_slow(intel())
+    }
+
+    /// Intel's processors take pairs of bf16 at half the rate of f32 arithmetic, AMD's at twice. The
+    /// maker decides and no measurement: that would depend on what else the machine does, and so
+    /// would the bits of results.
+    fn unless_slow(self, intel: bool) -> Level {
+        match self {
+            Level::Avx512Bf16 if intel => Level::Avx512,
             level => level,
         }
     }
@@ -148,6 +154,18 @@ impl Level {
     }
 }
 
+/// Whether the processor is one of Intel's.
+fn intel() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let maker = std::arch::x86_64::__cpuid(0);
+        let words = [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes);
+        words.as_flattened() == b"GenuineIntel"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Why a requested level cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LevelError {
@@ -188,6 +206,19 @@ impl std::error::Error for LevelError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pairs_are_left_to_f32_where_they_are_slow() {
+        assert_eq!(Level::Avx512Bf16.unless_slow(true), Level::Avx512);
+        for level in Level::ALL {
+            assert_eq!(level.unless_slow(false), level);
+            assert!(level == Level::Avx512Bf16 || level.unless_slow(true) == level);
+        }
+        #[cfg(target_os = "linux")]
+        if let Ok(known) = std::fs::read_to_string("/proc/cpuinfo") {
+            assert_eq!(intel(), known.contains("GenuineIntel"));
+        }
+    }
 
     #[test]
     fn names_round_trip_and_order_holds() {
