@@ -4,6 +4,8 @@
 //! Where the meaning depends on more than the flag itself (sizes, names of solvers, recipes), the
 //! text is kept as it was typed; the commands turn it into requests and report coded errors.
 
+#[cfg(feature = "annotate")]
+use crate::cmd::annotate::AnnotateVerb;
 use crate::cmd::bench::args::{Bench, BenchWhat};
 use crate::cmd::bisect::Bisect;
 use crate::cmd::check::Check;
@@ -32,6 +34,8 @@ use crate::cmd::safeguards::policy::PolicyVerb;
 use crate::cmd::safeguards::watermark::WatermarkVerb;
 #[cfg(feature = "serve")]
 use crate::cmd::serve::Serve;
+#[cfg(feature = "annotate")]
+use crate::cmd::study::StudyVerb;
 use crate::cmd::train::args::Train;
 use crate::cmd::world::args::WorldVerb;
 use crate::{output, render};
@@ -76,6 +80,10 @@ impl Command {
             Self::Data(args) => args.wants_json(),
             Self::Prompt(args) => args.wants_json(),
             Self::Eval(args) => args.wants_json(),
+            #[cfg(feature = "annotate")]
+            Self::Annotate(args) => args.wants_json(),
+            #[cfg(feature = "annotate")]
+            Self::Study(args) => args.wants_json(),
             Self::Watermark(args) => args.wants_json(),
             Self::Policy(args) => args.wants_json(),
             Self::Consent(args) => args.wants_json(),
@@ -155,6 +163,14 @@ pub enum Command {
     /// Write what methods are measured by.
     #[command(subcommand)]
     Eval(EvalVerb),
+    /// Have people compare videos, and write pairs for `train dpo`.
+    #[command(subcommand)]
+    #[cfg(feature = "annotate")]
+    Annotate(AnnotateVerb),
+    /// Have people compare systems blindly, and say how often each was preferred.
+    #[command(subcommand)]
+    #[cfg(feature = "annotate")]
+    Study(StudyVerb),
     /// Look for the invisible watermark of a video, and make keys for it.
     #[command(subcommand)]
     Watermark(WatermarkVerb),

@@ -129,6 +129,10 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Data(args) => cmd::data::run(args),
         Command::Prompt(args) => cmd::prompt::run(args),
         Command::Eval(args) => cmd::eval::run(args),
+        #[cfg(feature = "annotate")]
+        Command::Annotate(verb) => cmd::annotate::run(verb),
+        #[cfg(feature = "annotate")]
+        Command::Study(verb) => cmd::study::run(verb),
         Command::Explain(args) => cmd::explain::run(args),
         Command::GpuCheck(args) => cmd::gpu_check::run(args),
         Command::Completions(args) => cmd::completions::run(&args),

@@ -43,7 +43,7 @@ fn collect(folder: &Path, codes: &mut BTreeSet<String>) {
 }
 
 /// The folders of the packages whose sources are looked at.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "ir",
     "passes",
     "backends",
@@ -53,6 +53,7 @@ const PACKAGES: [&str; 11] = [
     "runtime/study",
     "runtime/guard",
     "runtime",
+    "runtime/preference",
     "runtime/serve",
     "cli",
 ];

@@ -4,7 +4,7 @@ mod common;
 
 use common::Folder;
 
-const VERBS: [&str; 29] = [
+const VERBS: [&str; 31] = [
     "generate",
     "serve",
     "init",
@@ -25,6 +25,8 @@ const VERBS: [&str; 29] = [
     "data",
     "prompt",
     "eval",
+    "annotate",
+    "study",
     "watermark",
     "policy",
     "consent",

@@ -10,7 +10,7 @@ fn root() -> PathBuf {
 }
 
 /// What each crate of the product may depend on.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("anyid-ir", &[]),
     ("anyid-passes", &["anyid-ir"]),
     ("anyid-backends", &["anyid-ir"]),
@@ -33,6 +33,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "anyid-study",
         ],
     ),
+    ("anyid-preference", &["anyid-files", "anyid-guard"]),
     ("anyid-serve", &["anyid-runtime"]),
     (
         "anyid-cli",
@@ -43,6 +44,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "anyid-models",
             "anyid-world",
             "anyid-runtime",
+            "anyid-preference",
             "anyid-serve",
         ],
     ),

@@ -1,5 +1,7 @@
 //! The verbs, one file each, and what several of them share.
 
+#[cfg(feature = "annotate")]
+pub mod annotate;
 pub mod bench;
 pub mod bisect;
 pub mod check;
@@ -29,6 +31,8 @@ pub mod run_plan;
 pub mod safeguards;
 #[cfg(feature = "serve")]
 pub mod serve;
+#[cfg(feature = "annotate")]
+pub mod study;
 pub mod train;
 pub mod world;
 
