@@ -239,6 +239,17 @@ fn a_folder_of_videos_becomes_an_adapter() {
     folder.run("train check --config pool.toml").fails("E1204").says("groups.jsonl has changed");
     folder.write("work/groups.jsonl", groups);
 
+    // Shared by leases it is the same as well.
+    folder.run(&format!("data index {WORK} --out shared --claim leases")).fine();
+    let done = folder.run(&format!("data shots {WORK} --out shared --claim leases --json")).fine();
+    assert_eq!(
+        (&done.json()["elsewhere"], &done.json()["whole"]["errors"]),
+        (&json!(0), &json!(0))
+    );
+    let [whole, shared] =
+        ["work", "shared"].map(|out| std::fs::read(folder.path(out).join("shots.jsonl")).unwrap());
+    assert!(whole == shared);
+
     // By parts it is the same, and what was made with other settings is not taken.
     for (step, file) in [("index", "media.jsonl"), ("shots", "shots.jsonl")] {
         for part in ["2/3", "0/3", "1/3"] {
@@ -267,6 +278,9 @@ fn what_is_asked_for_wrongly_is_refused() {
     folder.run("data index --in empty --out work --config data.toml").fails("E1201");
     folder.run("data shots --in data.toml --out work").fails("E0900").says("--root");
     folder.run("data merge shots --out work").fails("E0911");
+    folder.run("data group --in empty --out work --claim leases").fails("E1203");
+    folder.run("data group --in empty --out work --calibrate pairs.csv").fails("E0911");
+    folder.run("data index --in empty --out work --claim leases").fails("E1200");
     let line = json!({"schema": "anyid.sample/1", "id": "s 1", "prompt": ""});
     folder.write("x.jsonl", format!("{line}\n"));
     let done = folder.run("data check x.jsonl").fails("E1202");

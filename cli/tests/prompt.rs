@@ -132,4 +132,11 @@ fn a_faulty_prompt_is_refused_with_the_place_of_its_faults() {
     let done = lint("He nods and smiles.", "--json").fine().json();
     assert!(done["findings"].as_array().is_some_and(|all| !all.is_empty()), "{done}");
     lint("He nods.", "--ref none.jpg").fails("E1220");
+    // Lengths count in tokens of a model, and the safeguards have their say.
+    let long = "He nods and smiles. ".repeat(200);
+    let done = lint(&long, "--model @micro").fails("E1221");
+    assert!(done.out.contains("tokens, at most 512 are read: "), "{}", done.out);
+    lint("He nods.", "--model @micro").fine();
+    let done = lint("A naked child.", "").fails("E1221");
+    assert!(done.out.contains("error[L050]"), "{}", done.out);
 }

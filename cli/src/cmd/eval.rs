@@ -4,6 +4,10 @@ use crate::output;
 use crate::render::Failure;
 use anyid_runtime::files::{AtomicFile, make_folder};
 use anyid_runtime::study::prompt::benchmark::{Entry, Omission, fixed};
+use anyid_runtime::study::prompt::cache::Mode;
+use anyid_runtime::study::prompt::server::client::Server;
+use anyid_runtime::study::prompt::server::{invent, simplify};
+use anyid_runtime::study::settings::Settings;
 use anyid_runtime::{Error, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -35,6 +39,12 @@ pub struct Prompts {
     /// Settings (TOML) whose server (prompt.compare) writes them; without, it is the fixed set.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Take the fixed set, with --config too.
+    #[arg(long)]
+    pub fixed: bool,
+    /// Have the server say each prompt in few words as well, for a system of this name.
+    #[arg(long, value_name = "SYSTEM", requires = "config")]
+    pub simplify: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -69,8 +79,10 @@ pub fn run(verb: EvalVerb) -> std::result::Result<(), Failure> {
 }
 
 fn prompts(args: &Prompts) -> Result<()> {
-    let (entries, model) = match &args.config {
-        Some(config) => written(args, config)?,
+    let server = args.config.as_deref().map(|config| opened(args, config)).transpose()?;
+    let (entries, model): (Vec<Entry>, Option<&str>) = match server.as_ref().filter(|_| !args.fixed)
+    {
+        Some(server) => (invent(server, args.n, args.seed)?, Some(server.model())),
         None => {
             let all = fixed();
             if args.n == 0 || args.n > all.len() {
@@ -86,12 +98,20 @@ fn prompts(args: &Prompts) -> Result<()> {
         DropPolicy::Main => Omission::Main,
         DropPolicy::Appendix => Omission::Appendix,
     };
-    let model = model.as_deref();
-    let whole: Vec<Value> = entries.iter().map(|entry| entry.line(model)).collect();
+    let mut whole: Vec<Value> = entries.iter().map(|entry| entry.line(model)).collect();
     let reduced = entries.iter().enumerate();
-    let reduced: Vec<Value> =
+    let mut reduced: Vec<Value> =
         reduced.map(|(at, entry)| entry.reduced(omit, at, args.seed, model)).collect();
     make_folder(&args.out)?;
+    if let (Some(server), Some(system)) = (&server, &args.simplify) {
+        let of = |line: &Value| line["prompt"].as_str().unwrap_or_default().to_owned();
+        let prompts: Vec<String> = whole.iter().chain(&reduced).map(of).collect();
+        let lines = whole.iter_mut().chain(&mut reduced);
+        for (line, text) in lines.zip(simplify(server, &prompts)?) {
+            line["prompt_short"] =
+                json!({"system": system, "prompt": text, "model": server.model()});
+        }
+    }
     let mut files = Vec::new();
     for (name, lines) in [("ipt2v.jsonl", whole), ("iept2v.jsonl", reduced)] {
         let path = args.out.join(name);
@@ -108,21 +128,11 @@ fn prompts(args: &Prompts) -> Result<()> {
     output::print(&format!("{} prompts each: {}\n", entries.len(), files.join(", ")))
 }
 
-#[cfg(not(feature = "judge"))]
-fn written(_: &Prompts, config: &Path) -> Result<(Vec<Entry>, Option<String>)> {
-    Err(super::prompt::no_servers(config))
-}
-
-#[cfg(feature = "judge")]
-fn written(args: &Prompts, config: &Path) -> Result<(Vec<Entry>, Option<String>)> {
-    use anyid_runtime::study::prompt::cache::Mode;
-    use anyid_runtime::study::prompt::server::{client::Server, invent};
-    let named =
-        |settings: &anyid_runtime::study::settings::Settings| settings.prompt.compare.clone();
-    let profile = super::prompt::profile(config, named, "prompt.compare")?;
+/// The server that settings name to write and to shorten prompts.
+fn opened(args: &Prompts, config: &Path) -> Result<Server> {
+    let settings = Settings::open(config)?;
+    let name = settings.prompt.compare.as_deref();
+    let profile = super::prompt::servers::profile(config, &settings, name, "prompt.compare")?;
     let variable = |name: &str| std::env::var(name).ok();
-    let cache = args.out.join("cache");
-    let server = Server::open(&profile, &cache, Mode::ReadWrite, false, None, &variable)?;
-    let entries = invent(&server, args.n, args.seed)?;
-    Ok((entries, Some(server.model().to_owned())))
+    Server::open(&profile, &args.out.join("cache"), Mode::ReadWrite, false, None, &variable)
 }

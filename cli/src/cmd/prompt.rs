@@ -1,19 +1,23 @@
-//! `prompt`: prompts that say what changes, written, read and checked without a model.
+//! `prompt`: prompts that say what changes, written, read and checked without a model; what asks servers
+//! is in `servers.rs`.
 
+pub mod servers;
+
+use super::safeguards::SafeguardArgs;
 use crate::output;
 use crate::render::Failure;
+use anyid_runtime::Model;
+use anyid_runtime::safeguards::rules_of;
+use anyid_runtime::safeguards::text::{Action, Finding as Hit};
 use anyid_runtime::study::prompt::aspects::{self, Aspects};
 use anyid_runtime::study::prompt::cache::{Cache, Mode};
 use anyid_runtime::study::prompt::calibrate;
 use anyid_runtime::study::prompt::differ::Difference;
 use anyid_runtime::study::prompt::elements::Element;
-use anyid_runtime::study::prompt::lint::{Context, Severity, lint, verdict};
-#[cfg(feature = "judge")]
-use anyid_runtime::study::prompt::profile::Profile;
+use anyid_runtime::study::prompt::lint::{Context, Counter, Finding, Severity, lint, verdict};
 use anyid_runtime::study::prompt::similarity::{Similarity, scores};
 use anyid_runtime::study::prompt::style::{self, Style};
-#[cfg(feature = "judge")]
-use anyid_runtime::study::settings::Settings;
+use anyid_runtime::text::{PromptTokenizer, clean};
 use anyid_runtime::{Error, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
@@ -113,6 +117,9 @@ pub struct Lint {
     /// The form of the primary reference.
     #[arg(long, value_enum, default_value_t)]
     pub form: FormName,
+    /// A model folder or a tokenizer.json, by whose tokens the length is counted.
+    #[arg(long, value_name = "PATH")]
+    pub model: Option<PathBuf>,
     /// A name or word of yours that says who it is; may be given several times.
     #[arg(long = "name", value_name = "WORD")]
     pub names: Vec<String>,
@@ -168,8 +175,6 @@ pub struct Parse {
 
 /// What is asked of a server, and where results are.
 #[derive(Debug, Args)]
-// A program without `judge` knows the flags and refuses the verb.
-#[cfg_attr(not(feature = "judge"), allow(dead_code))]
 pub struct Ask {
     /// The folder of the videos.
     #[arg(long = "in", value_name = "DIR")]
@@ -214,8 +219,6 @@ pub enum CacheName {
 
 /// A comparison that is measured.
 #[derive(Debug, Args)]
-// As above.
-#[cfg_attr(not(feature = "judge"), allow(dead_code))]
 pub struct Calibrate {
     /// Pairs of descriptions, each with what has changed, one JSON object a line.
     #[arg(long, value_name = "FILE")]
@@ -312,8 +315,8 @@ pub fn run(verb: PromptVerb) -> std::result::Result<(), Failure> {
             output::print(&format!("{prompt}\n"))?;
         }
         PromptVerb::Parse(args) => output::print_json(&json!(style::read(&args.text)))?,
-        PromptVerb::Describe(args) => asked(&args, true)?,
-        PromptVerb::Compare(args) => asked(&args, false)?,
+        PromptVerb::Describe(args) => servers::asked(&args, true)?,
+        PromptVerb::Compare(args) => servers::asked(&args, false)?,
         PromptVerb::Calibrate(args) => calibrated(&args)?,
         PromptVerb::Cache(verb) => kept(&verb)?,
     }
@@ -332,6 +335,37 @@ fn aspects_of(path: &Path) -> Result<Aspects> {
     }
 }
 
+/// The tokenizer of a model folder, or of a file.
+fn tokenizer_of(path: &Path) -> Result<PromptTokenizer> {
+    match path.is_dir() {
+        true => Ok(Model::open(path)?.tokenizer),
+        false => PromptTokenizer::open(path),
+    }
+}
+
+/// Tokens of a text; of one that the tokenizer cannot write, as many as it has bytes.
+fn tokens(tokenizer: &PromptTokenizer, text: &str) -> usize {
+    let encoded = tokenizer.encode(&clean(text), usize::MAX);
+    encoded.map_or(text.len(), |encoded| encoded.full_len)
+}
+
+/// What the safeguards in force say of a prompt.
+fn policed(text: &str) -> Result<Vec<Finding>> {
+    let policy = SafeguardArgs::default().policy()?;
+    let verdict = rules_of(&policy)?.check(&[text], !policy.text_filter);
+    let finding = |own: Hit| {
+        let severity = match own.action {
+            Action::Info => return None,
+            Action::Warn => Severity::Warn,
+            Action::Block => Severity::Error,
+        };
+        let span = text.find(&own.words).map_or(0..0, |at| at..at + own.words.len());
+        let message = format!("{} by rule {}", own.category.name(), own.rule);
+        Some(Finding { code: "L050", severity, span, message, help: own.category.advice().into() })
+    };
+    Ok(verdict.findings.into_iter().filter_map(finding).collect())
+}
+
 fn linted(args: &Lint) -> Result<()> {
     let known = args.reference.as_deref().map(aspects_of).transpose()?;
     let context = Context {
@@ -341,7 +375,11 @@ fn linted(args: &Lint) -> Result<()> {
         gamma: 0.8,
         names: &args.names,
     };
-    let found = lint(&args.text, None, &context);
+    let tokenizer = args.model.as_deref().map(tokenizer_of).transpose()?;
+    let counter = tokenizer.as_ref().map(|own| move |text: &str| tokens(own, text));
+    let counter = counter.as_ref().map(|counter| counter as Counter<'_>);
+    let mut found = policed(&args.text)?;
+    found.extend(lint(&args.text, counter, &context));
     if args.json {
         output::print_json(&json!({"findings": found}))?;
     } else {
@@ -428,7 +466,7 @@ fn kept(verb: &CacheVerb) -> Result<()> {
 fn calibrated(args: &Calibrate) -> Result<()> {
     let pairs = calibrate::read(&args.gold)?;
     let found: Vec<[Option<f64>; 7]> = match &args.config {
-        Some(config) => compared_by_server(args, config, &pairs)?,
+        Some(config) => servers::compared(args, config, &pairs)?,
         None => {
             let how = match args.similarity {
                 SimilarityName::Exact => Similarity::Exact,
@@ -460,127 +498,4 @@ fn calibrated(args: &Calibrate) -> Result<()> {
     let best = [&report["best"]["gamma"], &report["best"]["f1"]].map(number);
     text.push_str(&format!("best: γ {} with F1 {}\n", best[0], best[1]));
     output::print(&text)
-}
-
-/// That calls of servers are not in this program.
-#[cfg(not(feature = "judge"))]
-pub fn no_servers(config: &Path) -> Error {
-    Error::input("E1209", "this program was built without calls of servers")
-        .at(config.display())
-        .help("build it with --features judge, or write NAME.aspects.toml beside the videos")
-}
-
-#[cfg(not(feature = "judge"))]
-fn asked(args: &Ask, _: bool) -> Result<()> {
-    Err(no_servers(&args.config))
-}
-
-#[cfg(not(feature = "judge"))]
-fn compared_by_server(
-    _: &Calibrate,
-    config: &Path,
-    _: &[calibrate::Pair],
-) -> Result<Vec<[Option<f64>; 7]>> {
-    Err(no_servers(config))
-}
-
-#[cfg(feature = "judge")]
-fn compared_by_server(
-    args: &Calibrate,
-    config: &Path,
-    pairs: &[calibrate::Pair],
-) -> Result<Vec<[Option<f64>; 7]>> {
-    use anyid_runtime::study::prompt::server::{client::Server, scores};
-    let profile = profile(config, |settings| settings.prompt.compare.clone(), "prompt.compare")?;
-    let mode = if args.out.is_some() { Mode::ReadWrite } else { Mode::Off };
-    let cache = args.out.clone().unwrap_or_default().join("cache");
-    let variable = |name: &str| std::env::var(name).ok();
-    let server = Server::open(&profile, &cache, mode, false, None, &variable)?;
-    let texts: Vec<_> = pairs.iter().map(|pair| (&pair.reference, &pair.target)).collect();
-    scores(&texts, &server, profile.concurrency)
-}
-
-/// The server that a file of settings names.
-#[cfg(feature = "judge")]
-pub fn profile(
-    config: &Path,
-    named: impl Fn(&Settings) -> Option<String>,
-    key: &str,
-) -> Result<Profile> {
-    let settings = Settings::open(config)?;
-    let profile = named(&settings).and_then(|name| settings.llm.get(&name).cloned());
-    profile.ok_or_else(|| {
-        Error::input("E1201", format!("{key} names no server"))
-            .at(config.display())
-            .help("add [llm.NAME] with base_url and model, and the name to [prompt]")
-    })
-}
-
-/// Has a server describe or compare.
-#[cfg(feature = "judge")]
-fn asked(args: &Ask, describes: bool) -> Result<()> {
-    use anyid_runtime::study::prompt::server::client::Server;
-    use anyid_runtime::study::prompt::server::{
-        allowed, compare, compare_estimate, describe, describe_estimate,
-    };
-    let settings = Settings::open(&args.config)?;
-    let profile = match describes {
-        true => profile(&args.config, |own| own.prompt.describe.clone(), "prompt.describe")?,
-        false => profile(&args.config, |own| own.prompt.compare.clone(), "prompt.compare")?,
-    };
-    let mode = match args.cache {
-        CacheName::Rw => Mode::ReadWrite,
-        CacheName::Ro => Mode::ReadOnly,
-        CacheName::Off => Mode::Off,
-    };
-    // Without a call no key is needed.
-    let mode = if args.dry_run { Mode::ReadOnly } else { mode };
-    let variable = |name: &str| std::env::var(name).ok();
-    let cache = args.out.join("cache");
-    let server =
-        Server::open(&profile, &cache, mode, args.insecure_http, args.max_cost, &variable)?;
-    let (at_a_time, most) = (profile.concurrency, profile.max_images);
-    let job = super::data::in_folder(&args.out, &args.input, settings);
-    if args.dry_run {
-        let found = match describes {
-            true => describe_estimate(&job, &server, most)?,
-            false => compare_estimate(&job, &server)?,
-        };
-        if args.json {
-            return output::print_json(&json!(found));
-        }
-        let money = found.money.map_or("unknown price".to_owned(), |money| format!("{money:.4}"));
-        return output::print(&format!(
-            "at most {} requests, {} pictures, about {:.0} tokens in and {:.0} out, {money}\n",
-            found.requests, found.pictures, found.tokens_in, found.tokens_out
-        ));
-    }
-    let (told, file) = match describes {
-        true => {
-            let kept = job.clips_read()?.iter().filter(|clip| clip.keep).count();
-            if mode != Mode::ReadOnly {
-                allowed(&args.out, &server, kept * most, args.yes)?;
-            }
-            (describe(&job, &server, at_a_time, most)?, "desc.jsonl")
-        }
-        false => (compare(&job, &server, at_a_time)?, "pairs.jsonl"),
-    };
-    let path = args.out.join(file);
-    if args.json {
-        return output::print_json(&json!({"told": told, "file": path.display().to_string()}));
-    }
-    let costs = &told.costs;
-    let money = costs.money.map_or("unknown price".to_owned(), |money| format!("{money:.4}"));
-    output::print(&format!(
-        "{} lines, {} refused, {} without a sound answer; {} calls, {} answers kept, {} tokens in, {} \
-         out, {money}: {}\n",
-        told.lines,
-        told.refused,
-        told.failed,
-        costs.calls,
-        costs.hits,
-        costs.tokens_in,
-        costs.tokens_out,
-        path.display()
-    ))
 }

@@ -82,20 +82,8 @@ fn of_line(
             media.media
         }),
         schema::SHOT => typed::<Shot>(line, &name, notes).map(|shot| {
-            let span = Span {
-                id: shot.id,
-                media: shot.media,
-                sha256: shot.sha256,
-                start: shot.start,
-                end: shot.end,
-                fps: shot.fps,
-                width: shot.width,
-                height: shot.height,
-                duration: shot.duration,
-                times: shot.times,
-            };
-            add(notes, span_faults(&span));
-            span.id
+            add(notes, span_faults(&shot.span));
+            shot.span.id
         }),
         schema::DETECTION => typed::<Detection>(line, &name, notes).map(|found| {
             add(notes, span_faults(&found.shot));

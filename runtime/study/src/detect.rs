@@ -1,15 +1,31 @@
-//! Where faces come from: detections that a user has, or a model of the user's.
+//! Where faces and persons come from: detections that a user has, or models of the user's.
 
+#[cfg(feature = "curate")]
+mod boxes;
 #[cfg(feature = "curate")]
 pub mod mtcnn;
 #[cfg(feature = "curate")]
-mod names;
+mod recognise;
 #[cfg(feature = "curate")]
-mod onnx;
+mod retinaface;
+#[cfg(feature = "curate")]
+mod rtdetr;
+#[cfg(feature = "curate")]
+mod scrfd;
+#[cfg(all(test, feature = "curate"))]
+mod tests;
+#[cfg(feature = "curate")]
+mod yolo;
+#[cfg(feature = "curate")]
+mod yunet;
 
+use crate::face::Points;
 use crate::lines::{Lines, parsed};
+use crate::picture::Plane;
 use crate::records::{Face, Person, schema};
-use crate::settings::{DetectSettings, FaceModel};
+use crate::settings::{
+    DetectSettings, FaceKind, FaceModel, IdentityKind, IdentityModel, PersonModel,
+};
 use anyid_files::input::open_regular;
 use anyid_files::media::RgbFrame;
 use anyid_files::{Error, Result, error};
@@ -23,13 +39,39 @@ use std::sync::Mutex;
 /// Frames with the faces and persons in them.
 pub type Frames = BTreeMap<usize, (Vec<Face>, Vec<Person>)>;
 
-/// Where faces come from.
-pub enum Source {
-    /// A file of lines `anyid.boxes/1`.
-    Given(Given),
-    /// MTCNN.
-    #[cfg(feature = "curate")]
-    Mtcnn(Box<mtcnn::Mtcnn>),
+/// What finds faces.
+pub trait Faces: Send + Sync {
+    /// The faces in a frame, the surest first.
+    ///
+    /// # Errors
+    /// E1208 where a model gives what it should not.
+    fn faces(&self, f: usize, image: &RgbFrame) -> Result<Vec<Face>>;
+}
+
+/// What finds persons.
+pub trait Persons: Send + Sync {
+    /// The persons in a frame, the surest first.
+    ///
+    /// # Errors
+    /// E1208 where a model gives what it should not.
+    fn persons(&self, f: usize, image: &RgbFrame) -> Result<Vec<Person>>;
+}
+
+/// What tells faces apart.
+pub trait Identities: Send + Sync {
+    /// What it says of a face; none where the points are no face's.
+    ///
+    /// # Errors
+    /// E1208 where a model gives what it should not.
+    fn embedding(&self, plane: &Plane, points: &Points) -> Result<Option<Vec<f32>>>;
+}
+
+/// Where faces and persons come from.
+pub struct Source {
+    given: Option<Given>,
+    faces: Option<Box<dyn Faces>>,
+    persons: Option<Box<dyn Persons>>,
+    identity: Option<Box<dyn Identities>>,
 }
 
 /// Detections that are there already. Of the file only the places of lines are held.
@@ -159,33 +201,95 @@ impl Given {
     }
 }
 
+/// What users of models have to know of their licences.
+pub fn licences(settings: &DetectSettings) -> Vec<&'static str> {
+    let face = settings.face.as_ref().map(|model| model.kind);
+    let identity = settings.identity.as_ref().map(|model| model.kind);
+    let person = settings.person.as_ref().map(|model| model.kind);
+    let mut notes = Vec::new();
+    if face == Some(FaceKind::Scrfd) || identity == Some(IdentityKind::Arcface) {
+        notes.push("model files of insightface are for non-commercial research only");
+    }
+    if person == Some(crate::settings::PersonKind::Yolo) {
+        notes.push("model files of ultralytics have the licence AGPL-3.0");
+    }
+    notes
+}
+
+#[cfg(feature = "curate")]
+fn finder(model: &FaceModel) -> Result<Box<dyn Faces>> {
+    use crate::settings::Side;
+    let (path, engine, score) = (&model.path, model.engine, model.score);
+    let side = model.side.unwrap_or(Side::Pixels(640));
+    let pixels = if let Side::Pixels(pixels) = side { pixels } else { 640 };
+    Ok(match model.kind {
+        FaceKind::Mtcnn => Box::new(mtcnn::Mtcnn::open(path, engine)?),
+        FaceKind::Scrfd => Box::new(scrfd::Scrfd::open(path, engine, side, score)?),
+        FaceKind::Yunet => Box::new(yunet::Yunet::open(path, engine, pixels, score)?),
+        FaceKind::Retinaface => {
+            Box::new(retinaface::Retinaface::open(path, engine, pixels, score)?)
+        }
+    })
+}
+
+#[cfg(feature = "curate")]
+fn person_finder(model: &PersonModel) -> Result<Box<dyn Persons>> {
+    use crate::settings::PersonKind;
+    let (path, engine, score) = (&model.path, model.engine, model.score);
+    Ok(match model.kind {
+        PersonKind::Yolo => Box::new(yolo::Yolo::open(path, engine, score)?),
+        PersonKind::Rtdetr => Box::new(rtdetr::RtDetr::open(path, engine, score)?),
+    })
+}
+
+#[cfg(feature = "curate")]
+fn recogniser(model: &IdentityModel) -> Result<Box<dyn Identities>> {
+    let (path, engine, twice) = (&model.path, model.engine, model.align224);
+    Ok(Box::new(recognise::Recogniser::open(path, engine, model.kind, twice)?))
+}
+
+#[cfg(not(feature = "curate"))]
+fn missing(path: &Path) -> Error {
+    Error::input("E1209", "this program was built without detectors")
+        .at(path.display())
+        .help("build it with --features curate, or give detections (detect.given)")
+}
+
+#[cfg(not(feature = "curate"))]
+fn finder(model: &FaceModel) -> Result<Box<dyn Faces>> {
+    Err(missing(&model.path))
+}
+
+#[cfg(not(feature = "curate"))]
+fn person_finder(model: &PersonModel) -> Result<Box<dyn Persons>> {
+    Err(missing(&model.path))
+}
+
+#[cfg(not(feature = "curate"))]
+fn recogniser(model: &IdentityModel) -> Result<Box<dyn Identities>> {
+    Err(missing(&model.path))
+}
+
 impl Source {
     /// What the settings name.
     ///
     /// # Errors
-    /// E1212 where they name nothing, E1209 where this program has no models, E1208 where a model is
-    /// another one, E0911, E1202.
+    /// E1212 where they do not say where faces are, E1209 where this program has no models, E1208 where
+    /// a model is another one, E0911, E1202.
     pub fn open(settings: &DetectSettings) -> Result<Self> {
-        match (&settings.given, &settings.face) {
-            (Some(path), _) => Ok(Self::Given(Given::open(path)?)),
-            (None, Some(model)) => Self::model(model),
-            (None, None) => Err(Error::input("E1212", "nothing says where faces are").help(
-                "set detect.given to a file of detections (anyid.boxes/1), or detect.face to a \
-                 detector of yours, such as { kind = \"mtcnn\", path = \"mtcnn\" }",
-            )),
-        }
-    }
-
-    #[cfg(feature = "curate")]
-    fn model(model: &FaceModel) -> Result<Self> {
-        Ok(Self::Mtcnn(Box::new(mtcnn::Mtcnn::open(&model.path)?)))
-    }
-
-    #[cfg(not(feature = "curate"))]
-    fn model(model: &FaceModel) -> Result<Self> {
-        Err(Error::input("E1209", "this program was built without detectors")
-            .at(model.path.display())
-            .help("build it with --features curate, or give detections (detect.given)"))
+        let (given, faces) = match (&settings.given, &settings.face) {
+            (Some(path), _) => (Some(Given::open(path)?), None),
+            (None, Some(model)) => (None, Some(finder(model)?)),
+            (None, None) => {
+                return Err(Error::input("E1212", "nothing says where faces are").help(
+                    "set detect.given to a file of detections (anyid.boxes/1), or detect.face to a \
+                     detector of yours, such as { kind = \"mtcnn\", path = \"mtcnn\" }",
+                ));
+            }
+        };
+        let persons = settings.person.as_ref().map(person_finder).transpose()?;
+        let identity = settings.identity.as_ref().map(recogniser).transpose()?;
+        Ok(Self { given, faces, persons, identity })
     }
 
     /// The frames of a file whose detections are given; none where a model looks for them.
@@ -193,31 +297,39 @@ impl Source {
     /// # Errors
     /// E0911, E1202.
     pub fn frames_of(&self, media: &str) -> Result<Option<Frames>> {
-        match self {
-            Self::Given(given) => given.frames_of(media).map(Some),
-            #[cfg(feature = "curate")]
-            Self::Mtcnn(_) => Ok(None),
-        }
+        self.given.as_ref().map(|given| given.frames_of(media)).transpose()
     }
 
-    /// The faces in a frame.
+    /// The faces and persons in a frame, of which `given` are known already. What is given is not looked
+    /// for; what a face lacks to be told from others is added.
     ///
     /// # Errors
     /// E1208 where a model gives what it should not.
-    pub fn faces(&self, f: usize, image: &RgbFrame) -> Result<Vec<Face>> {
-        match self {
-            Self::Given(_) => {
-                let _ = (f, image);
-                Ok(Vec::new())
-            }
-            #[cfg(feature = "curate")]
-            Self::Mtcnn(model) => model.faces(f, image),
+    pub fn look(
+        &self,
+        f: usize,
+        image: &RgbFrame,
+        given: Option<&(Vec<Face>, Vec<Person>)>,
+    ) -> Result<(Vec<Face>, Vec<Person>)> {
+        let (mut faces, mut persons) = given.cloned().unwrap_or_default();
+        if let (None, Some(finder)) = (given, &self.faces) {
+            faces = finder.faces(f, image)?;
         }
+        if let (true, Some(finder)) = (persons.is_empty(), &self.persons) {
+            persons = finder.persons(f, image)?;
+        }
+        if let Some(identity) = &self.identity {
+            let plane = Plane::rgb(image);
+            for face in faces.iter_mut().filter(|face| face.embedding.is_none()) {
+                face.embedding = identity.embedding(&plane, &face.kps)?;
+            }
+        }
+        Ok((faces, persons))
     }
 }
 
 #[cfg(test)]
-mod tests {
+mod given_tests {
     use super::*;
     use crate::testing::TempFolder;
 

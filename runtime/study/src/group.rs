@@ -1,6 +1,8 @@
 //! Which clips are of one person (`data.md` §5): groups that are given are verified, others are found
 //! by comparing faces. Groups are never merged silently; copies of one clip are linked.
 
+pub mod threshold;
+
 use crate::filter::{cosine, unit};
 use crate::records::{Clip, Group, schema};
 use crate::settings::{GroupSettings, Layout};

@@ -7,11 +7,15 @@
 pub mod check;
 pub mod detect;
 pub mod doctor;
+#[cfg(feature = "curate")]
+pub mod encode;
 pub mod face;
 pub mod filter;
 pub mod geometry;
 pub mod group;
 pub mod lines;
+#[cfg(feature = "curate")]
+mod model;
 pub mod picture;
 pub mod pool;
 pub mod prompt;

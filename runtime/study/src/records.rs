@@ -80,27 +80,9 @@ pub struct Media {
 pub struct Shot {
     /// `anyid.shot/1`.
     pub schema: String,
-    /// The name of the clip.
-    pub id: String,
-    /// The file.
-    pub media: String,
-    /// Its hash.
-    pub sha256: String,
-    /// First frame.
-    pub start: usize,
-    /// The frame behind the last.
-    pub end: usize,
-    /// Mean frames a second, by the times of its frames.
-    pub fps: f64,
-    /// Width in pixels.
-    pub width: usize,
-    /// Height in pixels.
-    pub height: usize,
-    /// Seconds.
-    pub duration: f64,
-    /// Seconds of each frame from the first, where the rate varies.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub times: Vec<f64>,
+    /// Where it is.
+    #[serde(flatten)]
+    pub span: Span,
     /// What else is there.
     #[serde(flatten)]
     pub other: Map<String, Value>,

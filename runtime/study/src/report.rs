@@ -6,6 +6,7 @@ mod pictures;
 
 use crate::lines::{all, parsed};
 use crate::prompt::elements::Element;
+use crate::prompt::server::costs;
 use crate::records::{Clip, Group, schema};
 use crate::stages::Stage;
 use crate::stages::part::items;
@@ -71,6 +72,39 @@ fn throughput(out: &Path, stage: &str) -> Option<Value> {
         "files_a_minute": (rate * 10.0).round() / 10.0,
     }))
 }
+
+/// What a server has cost, as a row: stage, model, and what was counted.
+fn rows_of_costs(found: &Value) -> Vec<[String; 8]> {
+    let mut rows = Vec::new();
+    for (stage, all) in found["costs"].as_object().into_iter().flatten() {
+        for own in all.as_array().into_iter().flatten() {
+            let (costs, text) = (&own["costs"], |value: &Value| value.as_str().map(str::to_owned));
+            let money = match costs["money"].as_f64() {
+                Some(money) => {
+                    format!("{money:.4} {}", text(&own["currency"]).unwrap_or_default())
+                }
+                None => "unknown price".to_owned(),
+            };
+            let calls = costs["calls"].as_f64().unwrap_or(0.0);
+            let seconds = costs["seconds"].as_f64().unwrap_or(0.0) / calls.max(1.0);
+            rows.push([
+                stage.clone(),
+                text(&own["model"]).unwrap_or_default(),
+                costs["calls"].to_string(),
+                costs["hits"].to_string(),
+                costs["tokens_in"].to_string(),
+                costs["tokens_out"].to_string(),
+                money.trim_end().to_owned(),
+                format!("{seconds:.1} s"),
+            ]);
+        }
+    }
+    rows
+}
+
+/// Names of the columns of [`rows_of_costs`].
+const COSTS: [&str; 8] =
+    ["", "model", "calls", "answers kept", "tokens in", "tokens out", "money", "a call"];
 
 /// Everything that the report says, without pictures.
 ///
@@ -156,6 +190,10 @@ pub fn found(out: &Path) -> Result<Value> {
         "throughput": Stage::ALL.into_iter()
             .filter_map(|s| Some((s.name().to_owned(), throughput(out, s.name())?)))
             .collect::<Map<_, _>>(),
+        "costs": costs::STAGES.into_iter()
+            .map(|stage| (stage, costs::read(out, stage)))
+            .filter(|(_, all)| !all.is_empty())
+            .collect::<BTreeMap<_, _>>(),
     }))
 }
 
@@ -183,6 +221,14 @@ fn markdown(found: &Value) -> String {
     for (name, of) in found["distributions"].as_object().into_iter().flatten() {
         let [count, least, mean, most] = ["count", "least", "mean", "most"].map(|key| &of[key]);
         text.push_str(&format!("| {name} | {count} | {least} | {mean} | {most} |\n"));
+    }
+    let costs = rows_of_costs(found);
+    if !costs.is_empty() {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        text.push_str("\n## Servers\n\n");
+        text.push_str(&line(&COSTS.map(str::to_owned)));
+        text.push_str(&line(&COSTS.map(|_| "---".to_owned())));
+        costs.iter().for_each(|row| text.push_str(&line(row)));
     }
     text
 }
@@ -223,5 +269,21 @@ mod tests {
         assert_eq!((bars.iter().sum::<usize>(), bars[0], bars[15]), (4, 1, 1));
         assert_eq!(distribution(&[5.0, 5.0])["bars"][0], 2);
         assert_eq!(distribution(&[])["count"], 0);
+    }
+
+    #[test]
+    fn what_servers_have_cost_is_told() {
+        let costs = json!({"calls": 4, "hits": 1, "tokens_in": 900, "tokens_out": 80,
+            "money": 0.5, "seconds": 10.0});
+        let found = json!({"costs": {"describe": [
+            {"model": "m<1>", "currency": "EUR", "costs": costs},
+            {"model": "n", "currency": null, "costs": {"calls": 0, "money": null}},
+        ]}});
+        let rows = rows_of_costs(&found);
+        assert_eq!(rows[0][6..], ["0.5000 EUR", "2.5 s"]);
+        assert_eq!(rows[1][6..], ["unknown price", "0.0 s"]);
+        assert!(markdown(&found).contains("| describe | m<1> | 4 | 1 | 900 | 80 |"));
+        assert!(html::page(&found, &[]).contains("<td>m&lt;1&gt;</td><td>4</td>"));
+        assert!(!markdown(&json!({})).contains("Servers"));
     }
 }

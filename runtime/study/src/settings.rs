@@ -1,6 +1,7 @@
 //! What is set for making samples from videos: one TOML file for all stages, with the defaults of
 //! `data.md`. Unknown keys are errors.
 
+use crate::prompt::server::examples::BUILT_IN;
 use anyid_files::input::{self, Refusal};
 use anyid_files::{Error, Result, error};
 use serde::{Deserialize, Serialize};
@@ -86,9 +87,75 @@ impl ShotSettings {
 pub enum FaceKind {
     /// A folder with `pnet.onnx`, `rnet.onnx` and `onet.onnx`.
     Mtcnn,
+    /// insightface's, with points.
+    Scrfd,
+    /// That of OpenCV's zoo.
+    Yunet,
+    /// biubug6's, of either backbone.
+    Retinaface,
 }
 
-/// A model of the user.
+/// Kinds of person detectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PersonKind {
+    /// As ultralytics exports it.
+    Yolo,
+    /// As its authors export it.
+    Rtdetr,
+}
+
+/// Kinds of networks that tell faces apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdentityKind {
+    /// insightface's, 512 numbers.
+    Arcface,
+    /// TFace's, 512 numbers.
+    Curricularface,
+    /// That of OpenCV's zoo, 128 numbers.
+    Sface,
+}
+
+/// What runs ONNX files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// A part of this program.
+    #[default]
+    Rten,
+    /// ONNX Runtime, a library of the user's.
+    Ort,
+}
+
+/// The side that a detector brings pictures to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Side {
+    /// So many pixels.
+    Pixels(usize),
+    /// With SCRFD: a small side for very large faces, and 640.
+    #[serde(with = "auto")]
+    Auto,
+}
+
+/// The word of [`Side::Auto`].
+mod auto {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("auto")
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "auto" => Ok(()),
+            other => Err(D::Error::custom(format!("\"{other}\" is not a number or \"auto\""))),
+        }
+    }
+}
+
+/// A face detector of the user's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaceModel {
@@ -96,6 +163,47 @@ pub struct FaceModel {
     pub kind: FaceKind,
     /// Where it lies.
     pub path: PathBuf,
+    /// The side that pictures are brought to, 640 where it is not said; not of MTCNN.
+    #[serde(default)]
+    pub side: Option<Side>,
+    /// Least score, where it is not that of its authors; not of MTCNN.
+    #[serde(default)]
+    pub score: Option<f64>,
+    /// What runs it.
+    #[serde(default)]
+    pub engine: Engine,
+}
+
+/// A person detector of the user's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PersonModel {
+    /// What it is.
+    pub kind: PersonKind,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Least score, where it is not that of its authors.
+    #[serde(default)]
+    pub score: Option<f64>,
+    /// What runs it.
+    #[serde(default)]
+    pub engine: Engine,
+}
+
+/// A network of the user's that tells faces apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityModel {
+    /// What it is.
+    pub kind: IdentityKind,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Whether faces are aligned in twice the size first, to compare with measurements that do so.
+    #[serde(default)]
+    pub align224: bool,
+    /// What runs it.
+    #[serde(default)]
+    pub engine: Engine,
 }
 
 /// Settings of `detect`.
@@ -112,11 +220,23 @@ pub struct DetectSettings {
     pub given: Option<PathBuf>,
     /// A face detector.
     pub face: Option<FaceModel>,
+    /// A person detector.
+    pub person: Option<PersonModel>,
+    /// What tells faces apart.
+    pub identity: Option<IdentityModel>,
 }
 
 impl Default for DetectSettings {
     fn default() -> Self {
-        Self { fps: 2.0, at_least: 5, dense: false, given: None, face: None }
+        Self {
+            fps: 2.0,
+            at_least: 5,
+            dense: false,
+            given: None,
+            face: None,
+            person: None,
+            identity: None,
+        }
     }
 }
 
@@ -357,7 +477,11 @@ impl Settings {
         let paths = [
             settings.detect.given.as_mut(),
             settings.detect.face.as_mut().map(|model| &mut model.path),
+            settings.detect.person.as_mut().map(|model| &mut model.path),
+            settings.detect.identity.as_mut().map(|model| &mut model.path),
             settings.group.file.as_mut(),
+            // Those that come with the program have a name and no file.
+            settings.prompt.examples.as_mut().filter(|path| path.as_os_str() != BUILT_IN),
         ];
         for path in paths.into_iter().flatten() {
             *path = folder.join(&*path);
@@ -404,6 +528,25 @@ impl Settings {
                 detect.given.is_none() || detect.face.is_none(),
                 "detect.given and detect.face are two sources of the same",
             ),
+            (
+                detect.face.as_ref().is_none_or(|face| {
+                    face.kind != FaceKind::Mtcnn || face.side.is_none() && face.score.is_none()
+                }),
+                "side and score of detect.face are not those of mtcnn",
+            ),
+            (
+                detect.face.as_ref().is_none_or(|face| {
+                    face.kind == FaceKind::Scrfd || face.side != Some(Side::Auto)
+                }),
+                "the side \"auto\" of detect.face is that of scrfd",
+            ),
+            (
+                detect.face.as_ref().is_none_or(|face| match face.side {
+                    Some(Side::Pixels(side)) => (32..=4096).contains(&side),
+                    Some(Side::Auto) | None => true,
+                }),
+                "the side of detect.face is from 32 to 4096",
+            ),
             (share(filter.score), "filter.score is from 0 to 1"),
             (share(filter.front_share), "filter.front_share is from 0 to 1"),
             (share(filter.extremes), "filter.extremes is from 0 to 1"),
@@ -440,6 +583,8 @@ impl Settings {
                     .all(|name| self.llm.contains_key(name)),
                 "prompt.describe and prompt.compare are names of servers in [llm]",
             ),
+            ((1..=15).contains(&self.prompt.votes), "prompt.votes is from 1 to 15"),
+            ((1..=10).contains(&self.prompt.batch), "prompt.batch is from 1 to 10"),
         ];
         let wrong: Vec<&str> =
             rules.iter().filter(|(fits, _)| !fits).map(|(_, rule)| *rule).collect();
@@ -460,6 +605,14 @@ mod tests {
         assert_eq!(Settings::parse("").unwrap(), Settings::default());
         let read = Settings::parse("[shots]\nmethod = \"content\"\n[sample]\nseed = 7\n").unwrap();
         assert_eq!((read.shots.threshold(), read.sample.seed), (27.0, 7));
+        let face = "[detect.face]\nkind = \"scrfd\"\npath = \"m\"\nside = ";
+        for (word, side) in [("\"auto\"", Side::Auto), ("320", Side::Pixels(320))] {
+            let read = Settings::parse(&format!("{face}{word}")).unwrap();
+            assert_eq!(read.detect.face.as_ref().unwrap().side, Some(side));
+            // As it is written into what a part is made from.
+            let written = serde_json::json!(read.detect);
+            assert_eq!(serde_json::from_value::<DetectSettings>(written).unwrap(), read.detect);
+        }
         for (text, part) in [
             ("[shots]\nmethod = \"magic\"", "line 2: unknown variant `magic`"),
             ("[shots]\n\nminimum = 3", "line 3: unknown field `minimum`"),
@@ -468,6 +621,10 @@ mod tests {
             ("[sample]\nreferences = [3, 2]", "sample.references"),
             ("[sample.forms]\nface = 0.0\nportrait = 0.0\nvideo = 0.0", "not all 0"),
             ("[sample", "line 1: "),
+            ("[detect.face]\nkind = \"mtcnn\"\npath = \"m\"\nscore = 0.5", "not those of mtcnn"),
+            ("[detect.face]\nkind = \"yunet\"\npath = \"m\"\nside = \"auto\"", "that of scrfd"),
+            ("[detect.face]\nkind = \"yunet\"\npath = \"m\"\nside = 8", "from 32 to 4096"),
+            ("[detect.face]\nkind = \"other\"\npath = \"m\"", "unknown variant `other`"),
             ("[prompt]\ndescribe = \"a\"", "names of servers in [llm]"),
         ] {
             let error = Settings::parse(text).unwrap_err();

@@ -2,101 +2,39 @@
 
 #![cfg(feature = "judge")]
 
+#[path = "support/scripted.rs"]
+mod scripted;
+
+use anyid_files::shard::Shard;
+use anyid_study::prompt::PromptSettings;
 use anyid_study::prompt::benchmark::plans;
 use anyid_study::prompt::cache::Mode;
-use anyid_study::prompt::elements::Element;
+use anyid_study::prompt::elements::{Element, Elements};
 use anyid_study::prompt::profile::Profile;
 use anyid_study::prompt::server::answer::Question;
-use anyid_study::prompt::server::client::{Ask, Outcome, Part, Server};
-use anyid_study::prompt::server::{allowed, invent};
+use anyid_study::prompt::server::ask::{Ask, Part};
+use anyid_study::prompt::server::client::{Outcome, Server};
+use anyid_study::prompt::server::compare::{compare, scores};
+use anyid_study::prompt::server::examples::BUILT_IN;
+use anyid_study::prompt::server::{allowed, costs, invent, simplify};
+use anyid_study::settings::Settings;
+use anyid_study::stages::Job;
+use scripted::{Play, Scripted, play, said};
 use serde_json::{Map, Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// One answer of the script.
-#[derive(Clone)]
-struct Play {
-    status: u16,
-    headers: &'static str,
-    body: String,
-    delay: Duration,
-}
-
-struct Scripted {
-    url: String,
-    /// What was asked: headers and body.
-    heard: Arc<Mutex<Vec<(String, String)>>>,
-}
-
-impl Scripted {
-    /// Plays answers in their order, and the last one from then on.
-    fn play(script: Vec<Play>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let own = heard.clone();
-        std::thread::spawn(move || {
-            for (at, stream) in listener.incoming().enumerate() {
-                let play = script[at.min(script.len() - 1)].clone();
-                let own = own.clone();
-                std::thread::spawn(move || {
-                    let mut stream = stream.unwrap();
-                    let mut reader = BufReader::new(stream.try_clone().unwrap());
-                    let (mut head, mut length) = (String::new(), 0);
-                    loop {
-                        let mut line = String::new();
-                        if reader.read_line(&mut line).unwrap_or(0) == 0 || line == "\r\n" {
-                            break;
-                        }
-                        let lower = line.to_ascii_lowercase();
-                        if let Some(count) = lower.strip_prefix("content-length:") {
-                            length = count.trim().parse().unwrap();
-                        }
-                        head.push_str(&lower);
-                    }
-                    let mut body = vec![0; length];
-                    reader.read_exact(&mut body).unwrap();
-                    own.lock().unwrap().push((head, String::from_utf8(body).unwrap()));
-                    std::thread::sleep(play.delay);
-                    let (status, headers, body) = (play.status, play.headers, &play.body);
-                    let count = body.len();
-                    let _ = write!(
-                        stream,
-                        "HTTP/1.1 {status} X\r\ncontent-length: {count}\r\nconnection: close\r\n{headers}\r\n{body}"
-                    );
-                });
-            }
-        });
-        Self { url, heard }
+fn scored(score: f64) -> Value {
+    let mut object = Map::new();
+    for element in Element::ALL {
+        object.insert(element.name().to_owned(), json!({"reason": "so", "score": score}));
     }
-
-    fn bodies(&self) -> Vec<Value> {
-        let heard = self.heard.lock().unwrap();
-        heard.iter().map(|(_, body)| serde_json::from_str(body).unwrap()).collect()
-    }
-}
-
-fn play(status: u16, body: impl Into<String>) -> Play {
-    Play { status, headers: "", body: body.into(), delay: Duration::ZERO }
-}
-
-fn said(content: &str, finish: &str) -> Play {
-    let body = json!({
-        "choices": [{"message": {"content": content}, "finish_reason": finish}],
-        "usage": {"prompt_tokens": 1000, "completion_tokens": 100},
-    });
-    play(200, body.to_string())
+    object.into()
 }
 
 fn sound() -> String {
-    let mut object = Map::new();
-    for element in Element::ALL {
-        object.insert(element.name().to_owned(), json!({"reason": "so", "score": 0.5}));
-    }
-    Value::from(object).to_string()
+    scored(0.5).to_string()
 }
 
 fn profile(url: &str) -> Profile {
@@ -134,7 +72,7 @@ fn run(name: &str, url: &str, most_cost: Option<f64>) -> Run {
 
 fn ask() -> Ask {
     let user = vec![Part::Text("REFERENCE {} TARGET {}".into()), Part::Picture(vec![1, 2, 3])];
-    Ask { question: Question::Compare, system: "Compare.".into(), user }
+    Ask::new(Question::Compare, "Compare.", user)
 }
 
 fn answered(outcome: Outcome) -> Value {
@@ -361,4 +299,127 @@ fn prompts_of_a_benchmark_are_asked_for_until_they_are_as_planned() {
     let short = run("short", &script.url, None);
     let fault = invent(&short.server, 1, 5).unwrap_err();
     assert!(fault.code() == "E1237" && fault.message().contains("words, expected"), "{fault}");
+}
+
+#[test]
+fn the_median_of_several_answers_counts() {
+    let answers = [0.9, 0.1, 0.6].map(|score| said(&scored(score).to_string(), "stop"));
+    let script = Scripted::play(answers.to_vec());
+    let own = run("votes", &script.url, None);
+    let (mut a, mut b) = (Elements::default(), Elements::default());
+    a.set(Element::Clothing, "A coat.");
+    b.set(Element::Clothing, "A shirt.");
+    let settings = PromptSettings { votes: 3, ..PromptSettings::default() };
+    let ask = || scores(&[(&a, &b)], &own.server, &settings).unwrap();
+    assert_eq!(ask(), [[Some(0.6); 7]]);
+    // Each answer is kept by itself.
+    assert_eq!(ask(), [[Some(0.6); 7]]);
+    assert_eq!(script.bodies().len(), 3);
+    // Of three that are asked for, two have to be sound.
+    let answers = ["no", "no", "no", "no", "no", "no"].map(|text| said(text, "stop"));
+    let script = Scripted::play([answers.to_vec(), vec![said(&sound(), "stop")]].concat());
+    let own = run("few-votes", &script.url, None);
+    assert_eq!(scores(&[(&a, &b)], &own.server, &settings).unwrap().len(), 1);
+}
+
+#[test]
+fn examples_stand_before_the_question() {
+    let script = Scripted::play(vec![said(&sound(), "stop")]);
+    let own = run("examples", &script.url, None);
+    let texts = Elements::default();
+    let settings = PromptSettings { examples: Some(BUILT_IN.into()), ..PromptSettings::default() };
+    scores(&[(&texts, &texts)], &own.server, &settings).unwrap();
+    scores(&[(&texts, &texts)], &own.server, &PromptSettings::default()).unwrap();
+    let bodies = script.bodies();
+    let roles = |body: &Value| -> Vec<String> {
+        let messages = body["messages"].as_array().unwrap().iter();
+        messages.map(|message| message["role"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(roles(&bodies[0]).len(), 10);
+    assert_eq!(roles(&bodies[0])[..3], ["system", "user", "assistant"]);
+    assert_eq!(roles(&bodies[1]), ["system", "user"]);
+    let answer = bodies[0]["messages"][2]["content"].as_str().unwrap();
+    assert!(Question::Compare.read(answer).is_ok(), "{answer}");
+}
+
+/// Groups and descriptions of nine clips of a person: 72 pairs.
+fn described(folder: &PathBuf, batch: usize) -> Job {
+    std::fs::create_dir_all(folder).unwrap();
+    let names: Vec<String> = (0..9).map(|at| format!("c_{at}")).collect();
+    let group = json!({"schema": "anyid.group/1", "id": "a", "clips": names, "medoid": null,
+        "cohesion": null, "given": true, "outliers": [], "duplicates_of": [], "copies": []});
+    std::fs::write(folder.join("groups.jsonl"), format!("{group}\n")).unwrap();
+    let line = |name: &String| {
+        let elements = json!({"action": format!("He nods {name}.")});
+        json!({"schema": "anyid.desc/1", "clip": name, "elements": elements}).to_string() + "\n"
+    };
+    let lines: String = names.iter().map(line).collect();
+    std::fs::write(folder.join("desc.jsonl"), lines).unwrap();
+    let settings = Settings::parse(&format!("[prompt]\nbatch = {batch}")).unwrap();
+    let (root, out) = (folder.clone(), folder.clone());
+    Job { root, lines: None, out, settings, shard: Shard::WHOLE, threads: 1, redo: false }
+}
+
+#[test]
+fn several_pairs_go_into_a_request_where_that_changes_nothing() {
+    for (together, calls, agreement) in [(0.5, 50 + 5 + 3, 1.0), (0.9, 50 + 5 + 22, 0.0)] {
+        let script = Scripted::answer(move |_, body| {
+            let text = body["messages"][1]["content"][0]["text"].as_str().unwrap().to_owned();
+            match text.matches("PAIR ").count() {
+                0 => said(&scored(0.5).to_string(), "stop"),
+                count => {
+                    let pairs = vec![scored(together); count];
+                    said(&json!({"pairs": pairs}).to_string(), "stop")
+                }
+            }
+        });
+        let own = run(&format!("batch-{calls}"), &script.url, None);
+        let job = described(&own.folder, 10);
+        let told = compare(&job, &own.server).unwrap();
+        assert_eq!((told.lines, told.agreement), (72, Some(agreement)));
+        assert_eq!(script.bodies().len(), calls);
+        let pairs = std::fs::read_to_string(own.folder.join("pairs.jsonl")).unwrap();
+        let pairs: Vec<Value> =
+            pairs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&pairs[0]["ref"], &pairs[71]["target"]), (&json!("c_0"), &json!("c_7")));
+        assert!(pairs.iter().all(|pair| pair["scores"]["action"] == 0.5));
+        // What it cost is there for the report, and is added to by the next run.
+        let spent = costs::read(&own.folder, "compare");
+        assert_eq!(spent[0]["costs"]["calls"], calls);
+        compare(&job, &own.server).unwrap();
+        let spent = costs::read(&own.folder, "compare");
+        assert!(spent[0]["costs"]["hits"].as_u64().unwrap() >= 72, "{spent:?}");
+    }
+}
+
+#[test]
+fn requests_with_several_pairs_that_fail_are_asked_one_by_one() {
+    let script = Scripted::answer(|_, body| {
+        let text = body["messages"][1]["content"][0]["text"].as_str().unwrap().to_owned();
+        // Six of seven requests with several pairs are sound.
+        match text.matches("PAIR ").count() {
+            0 => said(&sound(), "stop"),
+            _ if text.contains("nods c_8.\"} TARGET") => said("no", "stop"),
+            count => said(&json!({"pairs": vec![scored(0.5); count]}).to_string(), "stop"),
+        }
+    });
+    let own = run("batch-fails", &script.url, None);
+    let told = compare(&described(&own.folder, 10), &own.server).unwrap();
+    assert_eq!((told.lines, told.failed, told.agreement), (72, 0, Some(1.0)));
+}
+
+#[test]
+fn prompts_are_said_in_few_words() {
+    let script = Scripted::answer(|_, body| {
+        let text = body["messages"][1]["content"][0]["text"].as_str().unwrap().to_owned();
+        let words = text.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        said(&json!({"prompt": format!("He {words}.")}).to_string(), "stop")
+    });
+    let own = run("few", &script.url, None);
+    let all = ["nods and smiles".to_owned(), "turns slowly".to_owned()];
+    assert_eq!(simplify(&own.server, &all).unwrap(), ["He nods.", "He turns."]);
+    let script = Scripted::play(vec![said("no", "stop")]);
+    let own = run("few-fails", &script.url, None);
+    let fault = simplify(&own.server, &all).unwrap_err();
+    assert!(fault.code() == "E1237" && fault.message().contains("prompt 1 of 2"), "{fault}");
 }

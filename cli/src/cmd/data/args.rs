@@ -19,7 +19,7 @@ pub enum DataVerb {
     /// Say which clips may be used, and why others may not.
     Filter(Work),
     /// Put the clips of a person together.
-    Group(Work),
+    Group(Group),
     /// Read what users say of their clips (NAME.aspects.toml beside a video).
     Describe(Work),
     /// Draw samples to train with: targets, references, prompts.
@@ -56,6 +56,10 @@ pub struct Work {
     /// Number of parts, where the launcher does not say it.
     #[arg(long, value_name = "N")]
     pub shards: Option<usize>,
+    /// Share the work of a step with other processes by leases in this folder, file by file; all of them
+    /// write to the same OUT.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["shard", "shards"])]
+    pub claim: Option<PathBuf>,
     /// Threads. Results do not depend on them.
     #[arg(long, value_name = "T")]
     pub threads: Option<usize>,
@@ -89,6 +93,18 @@ impl From<StageName> for Stage {
             StageName::Filter => Self::Filter,
         }
     }
+}
+
+/// Clips that are put together.
+#[derive(Clone, Debug, Args)]
+pub struct Group {
+    /// Where they are.
+    #[command(flatten)]
+    pub work: Work,
+    /// Put nothing together, and say from which cosine on faces are one person, by pairs of which it is
+    /// known: lines `path,path,1` for one person and `path,path,0` for two.
+    #[arg(long, value_name = "FILE")]
+    pub calibrate: Option<PathBuf>,
 }
 
 /// Parts that are put together.
@@ -144,10 +160,10 @@ impl DataVerb {
             | Self::Shots(work)
             | Self::Detect(work)
             | Self::Filter(work)
-            | Self::Group(work)
             | Self::Describe(work)
             | Self::Sample(work)
             | Self::All(work) => work.json,
+            Self::Group(args) => args.work.json,
             Self::Merge(args) => args.json,
             Self::Report(args) => args.json,
             Self::Check(args) => args.json,
@@ -166,7 +182,10 @@ impl Work {
             None => Settings::default(),
         };
         let variable = |name: &str| std::env::var(name).ok();
-        let (shard, source) = Shard::find(self.shard.as_deref(), self.shards, &variable)?;
+        let (shard, source) = match self.claim {
+            Some(_) => (Shard::WHOLE, None),
+            None => Shard::find(self.shard.as_deref(), self.shards, &variable)?,
+        };
         let lines = self.input.is_file().then(|| self.input.clone());
         let root = match (&self.root, &lines) {
             (Some(root), _) => root.clone(),

@@ -7,13 +7,14 @@ use crate::output;
 use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_runtime::shard::Shard;
+use anyid_runtime::study::group::threshold::threshold;
 use anyid_runtime::study::records::{Clip, Span, schema};
 use anyid_runtime::study::settings::Settings;
 use anyid_runtime::study::stages::part::Done;
 use anyid_runtime::study::stages::{Job, Stage};
-use anyid_runtime::study::{check, lines, report};
+use anyid_runtime::study::{check, detect, lines, report};
 use anyid_runtime::{Error, Result};
-use args::{Check, DataVerb, Merge, Report, Work};
+use args::{Check, DataVerb, Group, Merge, Report, Work};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -31,17 +32,15 @@ pub fn run(verb: DataVerb) -> std::result::Result<(), Failure> {
         DataVerb::Shots(work) => stage(&work, Stage::Shots)?,
         DataVerb::Detect(work) => stage(&work, Stage::Detect)?,
         DataVerb::Filter(work) => stage(&work, Stage::Filter)?,
-        DataVerb::Group(work) => {
-            let (groups, left) = work.job()?.0.group()?;
-            let text = format!("{groups} groups, {left} clips in none");
-            say(&work, &text, "groups.jsonl", json!({"groups": groups, "left": left}))?;
-        }
+        DataVerb::Group(args) => group(&args)?,
         DataVerb::Describe(work) => {
+            whole(&work)?;
             let described = work.job()?.0.describe()?;
             let text = format!("{described} clips are described");
             say(&work, &text, "desc.jsonl", json!({"described": described}))?;
         }
         DataVerb::Sample(work) => {
+            whole(&work)?;
             let job = work.job()?.0;
             let made = with_progress(|told| job.sample(told))?;
             say(&work, &format!("{made} samples"), "train.jsonl", json!({"samples": made}))?;
@@ -92,8 +91,46 @@ fn words_of(done: &Done) -> String {
     format!("{records} lines of {items} files{errors}")
 }
 
+/// Says what users of the models of a step have to know.
+fn licences(job: &Job, stage: Stage) {
+    if stage == Stage::Detect {
+        for what in detect::licences(&job.settings.detect) {
+            output::note(&format!("note: {what}"));
+        }
+    }
+}
+
+/// Refuses to share what is not done file by file.
+fn whole(work: &Work) -> Result<()> {
+    let Some(leases) = &work.claim else { return Ok(()) };
+    Err(Error::input("E1203", "this step looks at everything and is not shared")
+        .at(leases.display())
+        .help("--claim goes with index, shots, detect and filter"))
+}
+
+/// Does as much of a step as no other process is at work on.
+fn claim(work: &Work, stage: Stage, leases: &Path) -> Result<()> {
+    let job = work.job()?.0;
+    licences(&job, stage);
+    let found = with_progress(|told| job.claim(stage, leases, told))?;
+    let (own, elsewhere) = (found.own, found.elsewhere);
+    let mut value = json!({"own": own, "elsewhere": elsewhere});
+    let text = match &found.done {
+        Some(done) => {
+            value["whole"] = of_done(done);
+            format!("{own} files here, all of them finished, {}", words_of(done))
+        }
+        None => format!("{own} files here, {elsewhere} are still at work elsewhere"),
+    };
+    say(work, &text, stage.file(), value)
+}
+
 fn stage(work: &Work, stage: Stage) -> Result<()> {
+    if let Some(leases) = &work.claim {
+        return claim(work, stage, leases);
+    }
     let (job, source) = work.job()?;
+    licences(&job, stage);
     if let (true, Some(source)) = (job.shard != Shard::WHOLE, source) {
         output::note(&format!("part {} (by {source})", job.shard));
     }
@@ -107,8 +144,29 @@ fn stage(work: &Work, stage: Stage) -> Result<()> {
     say(work, &words_of(&done), &file, value)
 }
 
-fn all(work: &Work) -> Result<()> {
+fn group(args: &Group) -> Result<()> {
+    let work = &args.work;
+    whole(work)?;
     let job = work.job()?.0;
+    if let Some(pairs) = &args.calibrate {
+        let found = threshold(pairs, &job.clips_read()?)?;
+        if work.json {
+            return output::print_json(&json!(found));
+        }
+        return output::print(&format!(
+            "group.edge = {}: links {:.4} of {} pairs of one person and {:.4} of {} pairs of two\n",
+            found.edge, found.found, found.same, found.wrong, found.different
+        ));
+    }
+    let (groups, left) = job.group()?;
+    let text = format!("{groups} groups, {left} clips in none");
+    say(work, &text, "groups.jsonl", json!({"groups": groups, "left": left}))
+}
+
+fn all(work: &Work) -> Result<()> {
+    whole(work)?;
+    let job = work.job()?.0;
+    licences(&job, Stage::Detect);
     let totals = with_progress(|told| job.all(told))?;
     report::write(&job.out, Some(&job.root), false)?;
     if work.json {

@@ -4,9 +4,11 @@
 //! Their inputs have x before y. Boxes count pixels from 1 here, as in the original, and include
 //! their last ones; what is given back does not.
 
-use super::onnx::{Contract, Onnx, Output};
+use super::Faces;
+use crate::model::network::{Network, Output, Tensor};
 use crate::picture::Plane;
 use crate::records::Face;
+use crate::settings::Engine;
 use anyid_files::Result;
 use anyid_files::media::RgbFrame;
 use std::path::Path;
@@ -22,11 +24,41 @@ const PASSED: [f32; 3] = [0.6, 0.7, 0.7];
 /// Boxes that go through a network together.
 const TOGETHER: usize = 64;
 
+/// One of the networks, with its input and its outputs.
+struct Step {
+    network: Network,
+    input: &'static str,
+    outputs: &'static [(&'static str, &'static [usize])],
+}
+
+impl Step {
+    /// Opens a file, compares it with what is expected, and runs it once. Of `shape`, 0 is any size.
+    fn open(
+        path: &Path,
+        engine: Engine,
+        what: &'static str,
+        (input, shape): (&'static str, [usize; 4]),
+        outputs: &'static [(&'static str, &'static [usize])],
+    ) -> Result<Self> {
+        let network = Network::open(path, engine, what)?;
+        network.input(Some(input), &shape)?;
+        network.has_outputs(&outputs.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
+        let own = Self { network, input, outputs };
+        let trial = [1, shape[1].max(24), shape[2].max(16), 3];
+        own.run(trial, vec![0.0; trial.iter().product()])?;
+        Ok(own)
+    }
+
+    fn run(&self, shape: [usize; 4], data: Vec<f32>) -> Result<Vec<Output>> {
+        self.network.shaped(self.input, Tensor::floats(shape, data), self.outputs)
+    }
+}
+
 /// The three networks.
 pub struct Mtcnn {
-    propose: Onnx,
-    refine: Onnx,
-    describe: Onnx,
+    propose: Step,
+    refine: Step,
+    describe: Step,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,47 +133,35 @@ impl Mtcnn {
     ///
     /// # Errors
     /// E0911 where a file is not there, E1208 where it is another network.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let open = |name: &str, contract: Contract<'_>| Onnx::open(&folder.join(name), &contract);
+    pub fn open(folder: &Path, engine: Engine) -> Result<Self> {
         Ok(Self {
-            propose: open(
-                "pnet.onnx",
-                Contract {
-                    what: "the first network of MTCNN",
-                    input: "input_1",
-                    shape: [0, 0, 0, 3],
-                    outputs: &[("conv2d_4", 4, 4), ("softmax", 4, 2)],
-                    trial: [1, 24, 16, 3],
-                },
+            propose: Step::open(
+                &folder.join("pnet.onnx"),
+                engine,
+                "the first network of MTCNN",
+                ("input_1", [0, 0, 0, 3]),
+                &[("conv2d_4", &[0, 0, 0, 4]), ("softmax", &[0, 0, 0, 2])],
             )?,
-            refine: open(
-                "rnet.onnx",
-                Contract {
-                    what: "the second network of MTCNN",
-                    input: "input_2",
-                    shape: [0, 24, 24, 3],
-                    outputs: &[("dense_2", 2, 4), ("softmax_1", 2, 2)],
-                    trial: [1, 24, 24, 3],
-                },
+            refine: Step::open(
+                &folder.join("rnet.onnx"),
+                engine,
+                "the second network of MTCNN",
+                ("input_2", [0, 24, 24, 3]),
+                &[("dense_2", &[0, 4]), ("softmax_1", &[0, 2])],
             )?,
-            describe: open(
-                "onet.onnx",
-                Contract {
-                    what: "the third network of MTCNN",
-                    input: "input_3",
-                    shape: [0, 48, 48, 3],
-                    outputs: &[("dense_5", 2, 4), ("dense_6", 2, 10), ("softmax_2", 2, 2)],
-                    trial: [1, 48, 48, 3],
-                },
+            describe: Step::open(
+                &folder.join("onet.onnx"),
+                engine,
+                "the third network of MTCNN",
+                ("input_3", [0, 48, 48, 3]),
+                &[("dense_5", &[0, 4]), ("dense_6", &[0, 10]), ("softmax_2", &[0, 2])],
             )?,
         })
     }
+}
 
-    /// The faces in a frame, the surest first.
-    ///
-    /// # Errors
-    /// E1208 where a network cannot be run.
-    pub fn faces(&self, f: usize, image: &RgbFrame) -> Result<Vec<Face>> {
+impl Faces for Mtcnn {
+    fn faces(&self, f: usize, image: &RgbFrame) -> Result<Vec<Face>> {
         let plane = Plane::rgb(image);
         let mut found = self.proposed(&plane)?;
         for one in &mut found {
@@ -175,7 +195,9 @@ impl Mtcnn {
         };
         Ok(suppressed(found, 0.7, true).into_iter().map(face).collect())
     }
+}
 
+impl Mtcnn {
     fn proposed(&self, plane: &Plane) -> Result<Vec<Found>> {
         let (width, height) = (plane.width as f64, plane.height as f64);
         let (mut scale, mut all) = (CELL / LEAST, Vec::new());
@@ -195,7 +217,7 @@ impl Mtcnn {
 
     /// What each box shows, brought to `side` pixels, through a network: outputs box by box.
     fn looked(
-        network: &Onnx,
+        network: &Step,
         plane: &Plane,
         boxes: &[Found],
         side: usize,
@@ -210,7 +232,7 @@ impl Mtcnn {
             }
             let out = network.run([boxes.len(), side, side, 3], data)?;
             for (at, one) in boxes.iter().enumerate() {
-                let rows: Vec<&[f32]> = out.iter().map(|out| row(out, at)).collect();
+                let rows: Vec<&[f32]> = out.iter().map(|out| out.row(at)).collect();
                 take(one, &rows);
             }
         }
@@ -246,11 +268,6 @@ impl Mtcnn {
     }
 }
 
-fn row(out: &Output, at: usize) -> &[f32] {
-    let width = out.shape.last().copied().unwrap_or(0);
-    &out.data[at * width..(at + 1) * width]
-}
-
 fn quarter(row: &[f32]) -> [f64; 4] {
     std::array::from_fn(|side| f64::from(row[side]))
 }
@@ -263,7 +280,7 @@ fn proposals(out: &[Output], scale: f64) -> Vec<Found> {
     for x in 0..scores.shape.get(1).copied().unwrap_or(0) {
         for y in 0..rows {
             let at = x * rows + y;
-            let score = row(scores, at)[1];
+            let score = scores.row(at)[1];
             if score < PASSED[0] {
                 continue;
             }
@@ -272,7 +289,7 @@ fn proposals(out: &[Output], scale: f64) -> Vec<Found> {
             found.push(Found {
                 sides: [begin(x), begin(y), end(x), end(y)],
                 score,
-                moves: quarter(row(moves, at)),
+                moves: quarter(moves.row(at)),
                 points: [[0.0; 2]; 5],
             });
         }
@@ -319,7 +336,7 @@ mod tests {
     #[test]
     fn the_face_of_an_astronaut_is_found_where_the_original_finds_it() {
         let Some(folder) = models() else { return };
-        let model = Mtcnn::open(&folder).unwrap();
+        let model = Mtcnn::open(&folder, Engine::Rten).unwrap();
         let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/astronaut.png");
         let clip = read_clip(&picture, &ReadOptions::default()).unwrap();
         let faces = model.faces(0, &clip.frames[0]).unwrap();
@@ -355,10 +372,10 @@ mod tests {
         copy("pnet.onnx", "pnet.onnx");
         copy("onet.onnx", "rnet.onnx");
         copy("onet.onnx", "onet.onnx");
-        let fault = Mtcnn::open(other.path()).err().unwrap();
+        let fault = Mtcnn::open(other.path(), Engine::Rten).err().unwrap();
         assert!(fault.code() == "E1208" && fault.message().contains("input_2"), "{fault}");
         other.write("pnet.onnx", "no model");
-        assert_eq!(Mtcnn::open(other.path()).err().unwrap().code(), "E1208");
-        assert_eq!(Mtcnn::open(Path::new("/no")).err().unwrap().code(), "E0911");
+        assert_eq!(Mtcnn::open(other.path(), Engine::Rten).err().unwrap().code(), "E1208");
+        assert_eq!(Mtcnn::open(Path::new("/no"), Engine::Rten).err().unwrap().code(), "E0911");
     }
 }

@@ -4,6 +4,7 @@
 use super::elements::{Element, Elements, NO_ACCESSORIES};
 use super::lexicon::{colour_of, hits, sentences, sorted};
 use super::similarity::{Similarity, score, stem};
+use super::style;
 use anyid_files::error::plural;
 use anyid_files::{Error, Result};
 use serde::Serialize;
@@ -113,6 +114,10 @@ const NEARS: &str = "push-in|pushes in|pull-out|pulls out|zoom|zooms|dolly|crane
 const BELOW: &str = "shoes|boots|sneakers|sandals|heels|trousers|pants|jeans|skirt|socks|knees|legs|\
     feet|full outfit";
 
+/// Most tokens that the text encoder reads, and those from which a prompt is long.
+const MOST: usize = 512;
+const MANY: usize = 400;
+
 /// Whether a word is in a list.
 fn is_one(list: &str, word: &str) -> bool {
     list.split('|').any(|known| known == word)
@@ -158,35 +163,18 @@ fn places(tokens: &[Token], phrase: &str) -> Vec<Range<usize>> {
     windows.map(|window| window[0].span.start..window[parts.len() - 1].span.end).collect()
 }
 
-/// Finds what is wrong with a prompt. `tokens` is its length for the text encoder, where it is known.
-pub fn lint(prompt: &str, token_count: Option<usize>, context: &Context<'_>) -> Vec<Finding> {
+/// Counts the tokens of a text.
+pub type Counter<'c> = &'c dyn Fn(&str) -> usize;
+
+/// Finds what is wrong with a prompt. `counter` counts tokens for the text encoder, where it is known.
+pub fn lint(prompt: &str, counter: Option<Counter<'_>>, context: &Context<'_>) -> Vec<Finding> {
     let mut out = Linter { prompt, tokens: tokens(prompt), found: Vec::new() };
     if prompt.trim().is_empty() {
         out.add("L001", Severity::Error, 0..0, "the prompt is empty", "say what should be seen");
         return out.found;
     }
-    match token_count {
-        Some(count) if count > 512 => {
-            let what = format!("the prompt has {count} tokens, at most 512 are read");
-            out.add(
-                "L001",
-                Severity::Error,
-                0..prompt.len(),
-                what,
-                "say less about what matters less",
-            );
-        }
-        Some(count) if count > 400 => {
-            let what = format!("the prompt has {count} tokens; 512 are the most");
-            out.add(
-                "L002",
-                Severity::Warn,
-                0..prompt.len(),
-                what,
-                "a shorter prompt is followed better",
-            );
-        }
-        _ => {}
+    if let Some(counter) = counter {
+        out.length(counter);
     }
     out.identity(context.names);
     out.pronouns(context.pronoun);
@@ -233,6 +221,28 @@ impl Linter<'_> {
 
     fn quoted(&self, span: &Range<usize>) -> &str {
         &self.prompt[span.clone()]
+    }
+
+    /// How many tokens the prompt has, and where most of them are.
+    fn length(&mut self, counter: Counter<'_>) {
+        let (whole, count) = (0..self.prompt.len(), counter(self.prompt));
+        if count <= MANY {
+            return;
+        }
+        let elements = style::read(self.prompt);
+        let of = |(element, text): (Element, &str)| format!("{} {}", element.name(), counter(text));
+        let elements = elements.iter().map(of).collect::<Vec<String>>().join(", ");
+        let (code, severity, what, help) = match count > MOST {
+            true => {
+                let what = format!("the prompt has {count} tokens, at most {MOST} are read");
+                ("L001", Severity::Error, what, "say less about what matters less")
+            }
+            false => {
+                let what = format!("the prompt has {count} tokens; {MOST} are the most");
+                ("L002", Severity::Warn, what, "a shorter prompt is followed better")
+            }
+        };
+        self.add(code, severity, whole, format!("{what}: {elements}"), help);
     }
 
     fn identity(&mut self, names: &[String]) {
@@ -516,11 +526,14 @@ mod tests {
     #[test]
     fn lengths_and_names_of_the_user_count() {
         let context = Context::default();
-        let codes = |count: usize| -> Vec<&str> {
-            lint("He nods.", Some(count), &context).iter().map(|f| f.code).collect()
+        let of = |count: usize| -> Vec<Finding> {
+            let counter = move |text: &str| if text.len() > 8 { count } else { 3 };
+            lint("He nods. A park.", Some(&counter), &context)
         };
-        assert!(codes(513).contains(&"L001") && codes(401).contains(&"L002"));
-        assert!(!codes(400).contains(&"L002"));
+        let has = |count: usize, code: &str| of(count).iter().any(|f| f.code == code);
+        assert!(has(513, "L001") && has(512, "L002") && has(401, "L002") && !has(400, "L002"));
+        let what = &of(513)[0].message;
+        assert!(what.ends_with("at most 512 are read: action 3, background 3"), "{what}");
         let names = ["Zoe".to_owned()];
         let all = found("Today Zoe nods.", &Context { names: &names, ..Context::default() });
         assert!(all.contains(&("L010", "Zoe".to_owned())), "{all:?}");

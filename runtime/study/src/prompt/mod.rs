@@ -10,15 +10,15 @@ pub mod elements;
 pub mod lexicon;
 pub mod lint;
 pub mod profile;
-#[cfg(feature = "judge")]
 pub mod server;
 pub mod similarity;
 pub mod style;
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Settings of describing and comparing.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromptSettings {
     /// How texts are compared without a server.
@@ -27,4 +27,17 @@ pub struct PromptSettings {
     pub describe: Option<String>,
     /// The server that compares.
     pub compare: Option<String>,
+    /// A file of questions with the answers that are wanted, or `built-in`.
+    pub examples: Option<PathBuf>,
+    /// How often a pair is compared; the median counts.
+    pub votes: usize,
+    /// Most pairs of a request.
+    pub batch: usize,
+}
+
+impl Default for PromptSettings {
+    fn default() -> Self {
+        let similarity = similarity::Similarity::default();
+        Self { similarity, describe: None, compare: None, examples: None, votes: 1, batch: 1 }
+    }
 }

@@ -141,7 +141,19 @@ pub fn page(found: &Value, pictures: &[Picture]) -> String {
             of["files"], of["seconds"], of["files_a_minute"]
         ));
     }
-    out.push_str("</table>\n</body></html>\n");
+    out.push_str("</table>\n");
+    let costs = super::rows_of_costs(found);
+    if !costs.is_empty() {
+        let row = |cells: &[String], kind: &str| {
+            let cell = |text: &String| format!("<{kind}>{}</{kind}>", escaped(text));
+            format!("<tr>{}</tr>\n", cells.iter().map(cell).collect::<String>())
+        };
+        out.push_str("<h2>Servers</h2>\n<table>\n");
+        out.push_str(&row(&super::COSTS.map(str::to_owned), "th"));
+        costs.iter().for_each(|cells| out.push_str(&row(cells, "td")));
+        out.push_str("</table>\n");
+    }
+    out.push_str("</body></html>\n");
     out
 }
 

@@ -162,8 +162,7 @@ pub fn shots(root: &Path, item: &Item, settings: &ShotSettings) -> Result<Vec<Va
         let after: Vec<f64> = times[start..end].iter().map(|time| time - times[start]).collect();
         let off = |(at, time): (usize, &f64)| (time * fps - at as f64).abs() > 0.5;
         let varies = after.iter().enumerate().any(off);
-        json!(Shot {
-            schema: schema::SHOT.to_owned(),
+        let span = Span {
             id: name(&media.media, start, end),
             media: media.media.clone(),
             sha256: media.sha256.clone(),
@@ -174,8 +173,8 @@ pub fn shots(root: &Path, item: &Item, settings: &ShotSettings) -> Result<Vec<Va
             height: media.height,
             duration: rounded(duration, 1e6),
             times: after.iter().filter(|_| varies).map(|time| rounded(*time, 1e4)).collect(),
-            other: media.other.clone(),
-        })
+        };
+        json!(Shot { schema: schema::SHOT.to_owned(), span, other: media.other.clone() })
     };
     Ok(found.into_iter().map(shot).collect())
 }
@@ -186,7 +185,7 @@ fn name(media: &str, start: usize, end: usize) -> String {
 }
 
 /// Frames of a shot that are looked at: spread evenly, so many a second.
-fn spread(shot: &Shot, settings: &DetectSettings) -> Vec<usize> {
+fn spread(shot: &Span, settings: &DetectSettings) -> Vec<usize> {
     let length = shot.end - shot.start;
     let wanted = (shot.duration * settings.fps).round() as usize;
     let count = if settings.dense { length } else { wanted.max(settings.at_least).min(length) };
@@ -225,8 +224,8 @@ pub fn detect(
     let sampled: Vec<Vec<usize>> = shots
         .iter()
         .map(|shot| match &given {
-            Some(frames) => frames.range(shot.start..shot.end).map(|(f, _)| *f).collect(),
-            None => spread(shot, settings),
+            Some(frames) => frames.range(shot.span.start..shot.span.end).map(|(f, _)| *f).collect(),
+            None => spread(&shot.span, settings),
         })
         .collect();
     let wanted: BTreeSet<usize> = sampled.iter().flatten().copied().collect();
@@ -261,21 +260,9 @@ pub fn detect(
         };
         let faces = sampled.iter().filter_map(here).flat_map(|(faces, ..)| faces.clone()).collect();
         let persons = sampled.iter().filter_map(here).flat_map(|(_, all, _)| all.clone()).collect();
-        let span = Span {
-            id: shot.id,
-            media: shot.media,
-            sha256: shot.sha256,
-            start: shot.start,
-            end: shot.end,
-            fps: shot.fps,
-            width: shot.width,
-            height: shot.height,
-            duration: shot.duration,
-            times: shot.times,
-        };
         json!(Detection {
             schema: schema::DETECTION.to_owned(),
-            shot: span,
+            shot: shot.span,
             sampled,
             hashes,
             faces,
@@ -295,10 +282,11 @@ pub(crate) fn in_frame(
 ) -> Result<(Vec<Face>, Vec<Person>, u64)> {
     let luma = Plane::luma(image);
     let frame = [image.width, image.height];
-    let (mut faces, mut persons) = match given {
-        Some((faces, persons)) => (faces.clone(), persons.clone()),
-        None => (source.faces(f, image)?, Vec::new()),
-    };
+    let (mut faces, mut persons) = source.look(f, image, given)?;
+    persons.iter_mut().for_each(|person| {
+        person.area = person.area.map(|side| rounded(side, 1e3));
+        person.score = rounded(person.score, 1e4);
+    });
     faces.retain(|face| {
         let [left, top, right, bottom] = clipped(&face.area, frame);
         left < right && top < bottom

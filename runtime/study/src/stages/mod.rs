@@ -3,7 +3,10 @@
 //! `index`, `shots`, `detect` and `filter` go file by file and may be shared among machines; their
 //! parts are put together by `merge`. `group`, `sample`, `report` and `check` look at everything.
 
+pub mod claim;
+mod journal;
 pub mod media;
+pub mod merge;
 pub mod part;
 
 use crate::detect::Source;
@@ -19,7 +22,9 @@ use anyid_files::checkpoint::hash_file;
 use anyid_files::output::{AtomicFile, make_folder};
 use anyid_files::shard::Shard;
 use anyid_files::{Error, Result};
-use part::{Done, Item, Part, config_hash, items, merge};
+use claim::{Claimed, Items};
+use merge::merge;
+use part::{Done, Item, Part, config_hash, items};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -127,37 +132,75 @@ impl Job {
     /// # Errors
     /// Those of the stage.
     pub fn stage(&self, stage: Stage, told: Told<'_>) -> Result<Done> {
+        let (part, source) = self.part(stage)?;
+        let work = |item: &Item| self.work(stage, item, source.as_ref());
+        let mut items = self.items(stage)?;
+        let done = part.run(&mut items, &work, &mut |count| told(stage.name(), count))?;
+        if self.shard == Shard::WHOLE {
+            self.merge(stage)?;
+        }
+        Ok(done)
+    }
+
+    /// Does as much of a stage as no other process is at work on, and makes its file where everything is
+    /// finished. All processes share the folder of results and that of leases.
+    ///
+    /// # Errors
+    /// Those of the stage.
+    pub fn claim(&self, stage: Stage, leases: &Path, told: Told<'_>) -> Result<Claimed> {
+        let (part, source) = self.part(stage)?;
+        let work = |item: &Item| self.work(stage, item, source.as_ref());
+        let mut told = |count| told(stage.name(), count);
+        let claimed = part.claimed(leases, &|| self.items(stage), &work, &mut told)?;
+        if claimed.done.is_some() {
+            self.merge(stage)?;
+        }
+        Ok(claimed)
+    }
+
+    /// The file that a stage reads.
+    fn before(&self, stage: Stage) -> Option<PathBuf> {
+        let before = stage.before()?;
+        Some(self.lines.clone().unwrap_or_else(|| self.path(before.file())))
+    }
+
+    /// The files of video that a stage is about.
+    fn items(&self, stage: Stage) -> Result<Items> {
+        match self.before(stage) {
+            None => {
+                let item = |media| Ok(Item { media, lines: Vec::new() });
+                Ok(Box::new(media::walk(&self.root)?.0.into_iter().map(item)))
+            }
+            Some(path) => Ok(Box::new(items(&path)?)),
+        }
+    }
+
+    /// The part of a stage that is this job's, and where faces come from.
+    fn part(&self, stage: Stage) -> Result<(Part<'static>, Option<Source>)> {
         let settings = &self.settings;
         let source = match stage {
             Stage::Detect => Some(Source::open(&settings.detect)?),
-            _ => None,
+            Stage::Index | Stage::Shots | Stage::Filter => None,
         };
-        let (config, input, mut items): (Value, String, Box<dyn Iterator<Item = Result<Item>>>) =
-            match stage.before() {
-                None => {
-                    let (found, _) = media::walk(&self.root)?;
-                    let size = |name: &String| {
-                        let path = self.root.join(name);
-                        std::fs::metadata(&path).map_or(0, |about| about.len())
-                    };
-                    let all: Vec<String> =
-                        found.iter().map(|name| format!("{name} {}\n", size(name))).collect();
-                    let input = hash(all.concat().as_bytes());
-                    let item = |media| Ok(Item { media, lines: Vec::new() });
-                    (json!({}), input, Box::new(found.into_iter().map(item)))
-                }
-                Some(before) => {
-                    let path = self.lines.clone().unwrap_or_else(|| self.path(before.file()));
-                    let config = match stage {
-                        Stage::Index => json!({}),
-                        Stage::Shots => json!(settings.shots),
-                        Stage::Detect => self.detect_config()?,
-                        Stage::Filter => json!(settings.filter),
-                    };
-                    let items = items(&path)?;
-                    (config, hash_file(&path)?, Box::new(items))
-                }
-            };
+        let config = match stage {
+            Stage::Index => json!({}),
+            Stage::Shots => json!(settings.shots),
+            Stage::Detect => self.detect_config()?,
+            Stage::Filter => json!(settings.filter),
+        };
+        let input = match self.before(stage) {
+            None => {
+                let size = |name: &String| {
+                    let path = self.root.join(name);
+                    std::fs::metadata(&path).map_or(0, |about| about.len())
+                };
+                let (found, _) = media::walk(&self.root)?;
+                let all: Vec<String> =
+                    found.iter().map(|name| format!("{name} {}\n", size(name))).collect();
+                hash(all.concat().as_bytes())
+            }
+            Some(path) => hash_file(&path)?,
+        };
         make_folder(&self.out)?;
         let part = Part {
             folder: self.out.join(stage.name()),
@@ -168,19 +211,19 @@ impl Job {
             threads: self.threads,
             redo: self.redo,
         };
-        let work = |item: &Item| match (stage, &source) {
+        Ok((part, source))
+    }
+
+    /// What a stage makes of a file.
+    fn work(&self, stage: Stage, item: &Item, source: Option<&Source>) -> Result<Vec<Value>> {
+        match (stage, source) {
             (Stage::Index, _) => media::index(&self.root, item),
-            (Stage::Shots, _) => media::shots(&self.root, item, &settings.shots),
+            (Stage::Shots, _) => media::shots(&self.root, item, &self.settings.shots),
             (Stage::Detect, Some(source)) => {
-                media::detect(&self.root, item, &settings.detect, source)
+                media::detect(&self.root, item, &self.settings.detect, source)
             }
             (Stage::Detect | Stage::Filter, _) => self.clips(item),
-        };
-        let done = part.run(&mut items, &work, &mut |count| told(stage.name(), count))?;
-        if self.shard == Shard::WHOLE {
-            self.merge(stage)?;
         }
-        Ok(done)
     }
 
     /// Settings of detection; what they name counts by its content.
@@ -190,16 +233,15 @@ impl Job {
         if let Some(path) = &detect.given {
             config["given"] = hash_file(path)?.into();
         }
-        if let Some(model) = &detect.face {
-            let mut names: Vec<PathBuf> = std::fs::read_dir(&model.path)
-                .map_err(|fault| anyid_files::error::unreadable(&model.path, fault))?
-                .flatten()
-                .map(|entry| entry.path())
-                .filter(|path| path.extension().is_some_and(|ending| ending == "onnx"))
-                .collect();
-            names.sort();
-            let hashes: Vec<String> = names.iter().map(hash_file).collect::<Result<_>>()?;
-            config["face"]["path"] = json!(hashes);
+        let models = [
+            ("face", detect.face.as_ref().map(|model| &model.path)),
+            ("person", detect.person.as_ref().map(|model| &model.path)),
+            ("identity", detect.identity.as_ref().map(|model| &model.path)),
+        ];
+        for (name, path) in models {
+            if let Some(path) = path {
+                config[name]["path"] = json!(hashes(path)?);
+            }
         }
         Ok(config)
     }
@@ -400,6 +442,21 @@ impl Job {
         totals.samples = self.sample(told)?;
         Ok(totals)
     }
+}
+
+/// Hashes of a model's file, or of those in its folder.
+fn hashes(path: &Path) -> Result<Vec<String>> {
+    if !path.is_dir() {
+        return Ok(vec![hash_file(path)?]);
+    }
+    let mut names: Vec<PathBuf> = std::fs::read_dir(path)
+        .map_err(|fault| anyid_files::error::unreadable(path, fault))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "onnx"))
+        .collect();
+    names.sort();
+    names.iter().map(hash_file).collect()
 }
 
 /// The lines of a file, if it is there.

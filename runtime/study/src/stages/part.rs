@@ -4,6 +4,8 @@
 //! A part is written as `NAME.jsonl.partial`, with `NAME.journal` beside it that says up to where it
 //! is whole. At the end it gets its name, and `NAME.done` says what it was made from.
 
+use super::journal::{Entry, Journal};
+use super::merge::head;
 use crate::lines::hash;
 use crate::records::Failure;
 use anyid_files::output::{AtomicFile, make_folder, stopped, write_error};
@@ -11,8 +13,8 @@ use anyid_files::shard::Shard;
 use anyid_files::{Error, Kind, Result, error, input};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::fs::OpenOptions;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,7 +24,7 @@ use std::time::Instant;
 /// Share of items with errors above which a part counts as failed.
 const MOST_ERRORS: f64 = 0.2;
 /// Items per thread that are taken at a time.
-const AT_A_TIME: usize = 4;
+pub(super) const AT_A_TIME: usize = 4;
 
 /// A file of video, with the lines of the stage before that are about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,25 +71,11 @@ pub struct Done {
     pub seconds: f64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Head {
-    config: String,
-    input: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    media: String,
-    end: u64,
-    records: usize,
-    error: bool,
-}
-
 /// What was made of an item.
-struct Made {
-    text: String,
-    records: usize,
-    error: bool,
+pub(super) struct Made {
+    pub(super) text: String,
+    pub(super) records: usize,
+    pub(super) error: bool,
 }
 
 /// Whether an error is about one file and not about the run.
@@ -115,7 +103,7 @@ fn made(item: &Item, schema: &str, outcome: Result<Vec<Value>>) -> Result<Made> 
 }
 
 impl Part<'_> {
-    fn path(&self, ending: &str) -> PathBuf {
+    pub(super) fn path(&self, ending: &str) -> PathBuf {
         self.folder.join(format!("{}.{ending}", self.shard.name()))
     }
 
@@ -135,11 +123,11 @@ impl Part<'_> {
         Ok(Some(done))
     }
 
-    fn fits(&self, config: &str, input: &str) -> bool {
+    pub(super) fn fits(&self, config: &str, input: &str) -> bool {
         self.config == config && self.input == input
     }
 
-    fn other(&self, config: &str, path: &Path) -> Error {
+    pub(super) fn other(&self, config: &str, path: &Path) -> Error {
         let what = if config == self.config { "another input" } else { "other settings" };
         Error::input("E1204", format!("this part was made from {what}"))
             .at(path.display())
@@ -163,7 +151,7 @@ impl Part<'_> {
         }
         make_folder(&self.folder)?;
         let begun = Instant::now();
-        let mut journal = self.journal()?;
+        let mut journal = Journal::open(self)?;
         let mut done =
             Done { config: self.config.clone(), input: self.input.clone(), ..Done::default() };
         let (partial, whole) = (self.path("jsonl.partial"), self.path("jsonl"));
@@ -226,14 +214,19 @@ impl Part<'_> {
         file.sync_all().map_err(fail)?;
         std::fs::rename(&partial, &whole).map_err(fail)?;
         done.seconds = journal.seconds_before + begun.elapsed().as_secs_f64();
-        let mut says = AtomicFile::create(self.path("done"))?;
-        says.append(format!("{}\n", json!(done)).as_bytes())?;
-        says.commit()?;
+        self.finish(&done)?;
         drop(std::fs::remove_file(self.path("journal")));
         self.verdict(done)
     }
 
-    fn verdict(&self, done: Done) -> Result<Done> {
+    /// Says that the part is finished.
+    pub(super) fn finish(&self, done: &Done) -> Result<()> {
+        let mut says = AtomicFile::create(self.path("done"))?;
+        says.append(format!("{}\n", json!(done)).as_bytes())?;
+        says.commit().map(drop)
+    }
+
+    pub(super) fn verdict(&self, done: Done) -> Result<Done> {
         if done.errors as f64 <= MOST_ERRORS * done.items as f64 {
             return Ok(done);
         }
@@ -244,7 +237,7 @@ impl Part<'_> {
     }
 
     /// Works on items on several threads and hands on what comes out in their order.
-    fn chunk(
+    pub(super) fn chunk(
         &self,
         items: &[Item],
         work: &(dyn Fn(&Item) -> Result<Vec<Value>> + Sync),
@@ -308,24 +301,6 @@ impl Part<'_> {
         let fault = first_fault.into_inner().unwrap_or_else(|e| e.into_inner());
         fault.map_or(Ok(()), Err)
     }
-
-    fn journal(&self) -> Result<Journal> {
-        let path = self.path("journal");
-        let fail = |fault| write_error(&path, fault);
-        let file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let file = file.map_err(fail)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(Error::input("E1207", "another run is at work on this part")
-                    .at(path.display())
-                    .help("wait for it, or give each run a part of its own (--shard)"));
-            }
-            Err(std::fs::TryLockError::Error(fault)) => return Err(fail(fault)),
-        }
-        Ok(Journal { path, file, seconds_before: 0.0 })
-    }
 }
 
 fn interrupted(folder: &Path) -> Error {
@@ -334,58 +309,8 @@ fn interrupted(folder: &Path) -> Error {
         .help("the same command goes on where it was")
 }
 
-/// What is finished of a part, line by line.
-struct Journal {
-    path: PathBuf,
-    file: File,
-    seconds_before: f64,
-}
-
-impl Journal {
-    /// The items that are in the part as a whole; what stands behind them is cut off.
-    fn entries(&mut self, part: &Part<'_>, length: u64) -> Result<Vec<Entry>> {
-        let fail = |fault| write_error(&self.path, fault);
-        let mut reader = BufReader::new(&self.file);
-        let mut line = Vec::new();
-        reader.read_until(b'\n', &mut line).map_err(fail)?;
-        let head: Option<Head> =
-            line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
-        let mut kept = line.len() as u64;
-        let mut entries: Vec<Entry> = Vec::new();
-        match head {
-            Some(head) if part.fits(&head.config, &head.input) => loop {
-                line.clear();
-                reader.read_until(b'\n', &mut line).map_err(fail)?;
-                let entry = line.strip_suffix(b"\n").and_then(|l| serde_json::from_slice(l).ok());
-                let last = entries.last().map_or(0, |entry| entry.end);
-                let Some(entry) =
-                    entry.filter(|entry: &Entry| entry.end >= last && entry.end <= length)
-                else {
-                    break;
-                };
-                kept += line.len() as u64;
-                entries.push(entry);
-            },
-            Some(head) if !part.redo => return Err(part.other(&head.config, &self.path)),
-            _ => kept = 0,
-        }
-        self.file.set_len(kept).map_err(fail)?;
-        self.file.seek(SeekFrom::Start(kept)).map_err(fail)?;
-        if kept == 0 {
-            let head = Head { config: part.config.clone(), input: part.input.clone() };
-            self.file.write_all(format!("{}\n", json!(head)).as_bytes()).map_err(fail)?;
-        }
-        Ok(entries)
-    }
-
-    fn add(&mut self, entry: &Entry) -> Result<()> {
-        let line = format!("{}\n", json!(entry));
-        self.file.write_all(line.as_bytes()).map_err(|fault| write_error(&self.path, fault))
-    }
-}
-
 /// What a part says of itself, where it is finished.
-fn read_done(path: &Path) -> Result<Option<Done>> {
+pub(super) fn read_done(path: &Path) -> Result<Option<Done>> {
     if !path.is_file() {
         return Ok(None);
     }
@@ -399,92 +324,8 @@ fn read_done(path: &Path) -> Result<Option<Done>> {
     })
 }
 
-/// Puts all parts of a stage together, in the order of the files of video, and says what they say
-/// together.
-///
-/// # Errors
-/// E1205 where parts are missing, of different divisions or made from different things; E101x.
-pub fn merge(folder: &Path, into: &Path) -> Result<Done> {
-    let fault = |what: String| {
-        Error::input("E1205", what)
-            .at(folder.display())
-            .help("make what is missing, with the same settings and number of parts")
-    };
-    let mut counts: Vec<usize> = Vec::new();
-    let entries = std::fs::read_dir(folder).map_err(|e| error::unreadable(folder, e))?;
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let count = name.strip_prefix("part-").and_then(|rest| rest.strip_suffix(".done"));
-        let count = count.and_then(|rest| rest.split_once("-of-")?.1.parse::<usize>().ok());
-        counts.extend(count);
-    }
-    counts.sort_unstable();
-    let Some(count) = counts.first().copied() else {
-        return Err(fault("there is no finished part".to_owned()));
-    };
-    if counts.iter().any(|other| *other != count) {
-        counts.dedup();
-        return Err(fault(format!("there are parts of different divisions: {counts:?}"))
-            .advised("remove those of the divisions that are not wanted"));
-    }
-    let mut total = Done::default();
-    let mut readers = Vec::new();
-    let mut missing = Vec::new();
-    for index in 0..count {
-        let shard = Shard { index, count };
-        let path = |ending: &str| folder.join(format!("{}.{ending}", shard.name()));
-        let (done, lines) = (read_done(&path("done"))?, path("jsonl"));
-        let Some(done) = done.filter(|_| lines.is_file()) else {
-            missing.push(index.to_string());
-            continue;
-        };
-        if index > 0
-            && (&done.config, &done.input) != (&total.config, &total.input)
-            && !total.config.is_empty()
-        {
-            return Err(fault(format!("part {index} was made from another input or settings")));
-        }
-        (total.config, total.input) = (done.config, done.input);
-        total.items += done.items;
-        total.records += done.records;
-        total.errors += done.errors;
-        total.seconds += done.seconds;
-        readers.push(crate::lines::Lines::open(&lines)?);
-    }
-    if !missing.is_empty() {
-        return Err(fault(format!("parts {} of {count} are not finished", missing.join(", "))));
-    }
-    let mut out = AtomicFile::create(into)?;
-    // The next line of each part with the file of video that it is about.
-    let mut heads = Vec::new();
-    for reader in &mut readers {
-        heads.push(head(reader)?);
-    }
-    loop {
-        let first = heads.iter().enumerate().filter_map(|(at, head)| Some((head.as_ref()?, at)));
-        let Some(((media, _), at)) = first.min_by(|(a, i), (b, j)| (&a.0, i).cmp(&(&b.0, j)))
-        else {
-            break;
-        };
-        // All lines of a file stand together in its part.
-        let media = media.clone();
-        while let Some((_, line)) = heads[at].take_if(|(own, _)| *own == media) {
-            out.append(line.as_bytes())?;
-            heads[at] = head(&mut readers[at])?;
-        }
-    }
-    out.commit()?;
-    Ok(total)
-}
-
-fn head(lines: &mut crate::lines::Lines) -> Result<Option<(String, String)>> {
-    let Some(line) = lines.next().transpose()? else { return Ok(None) };
-    let media = media_of(&line).ok_or_else(|| lines.fault("\"media\" is missing"))?;
-    Ok(Some((media, line)))
-}
-
 /// The file of video that a line is about.
-fn media_of(line: &str) -> Option<String> {
+pub(super) fn media_of(line: &str) -> Option<String> {
     let value: Value = serde_json::from_str(line).ok()?;
     value.get("media")?.as_str().map(str::to_owned)
 }
@@ -542,11 +383,16 @@ pub fn config_hash(stage: &str, settings: &Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::merge::merge;
     use super::*;
     use crate::testing::TempFolder;
 
-    fn part(folder: &TempFolder, shard: Shard, threads: usize) -> Part<'static> {
+    pub(in super::super) fn part(
+        folder: &TempFolder,
+        shard: Shard,
+        threads: usize,
+    ) -> Part<'static> {
         Part {
             folder: folder.path().join("stage"),
             shard,
@@ -558,12 +404,12 @@ mod tests {
         }
     }
 
-    fn all() -> Vec<Item> {
+    pub(in super::super) fn all() -> Vec<Item> {
         let item = |at| Item { media: format!("a/{at:03}.mp4"), lines: vec![] };
         (0..60).map(item).collect()
     }
 
-    fn work(item: &Item) -> Result<Vec<Value>> {
+    pub(in super::super) fn work(item: &Item) -> Result<Vec<Value>> {
         let number: usize = item.media[2..5].parse().unwrap();
         if number == 7 {
             return Err(Error::input("E0810", "it is damaged"));
@@ -571,11 +417,11 @@ mod tests {
         Ok((0..number % 3).map(|at| json!({"media": item.media, "at": at})).collect())
     }
 
-    fn run(part: &Part<'_>) -> Result<Done> {
+    pub(in super::super) fn run(part: &Part<'_>) -> Result<Done> {
         part.run(&mut all().into_iter().map(Ok), &work, &mut |_| {})
     }
 
-    fn bytes(folder: &TempFolder, name: &str) -> Vec<u8> {
+    pub(in super::super) fn bytes(folder: &TempFolder, name: &str) -> Vec<u8> {
         std::fs::read(folder.path().join(name)).unwrap()
     }
 

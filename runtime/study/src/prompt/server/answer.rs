@@ -11,9 +11,16 @@ pub enum Question {
     Describe,
     /// A score for each element.
     Compare,
+    /// Scores of so many pairs at once.
+    Several(usize),
     /// A text for each element of something that is made up.
     Invent,
+    /// A prompt in few words.
+    Simplify,
 }
+
+/// Most words of a prompt in few words: what some text encoders take.
+const FEW_WORDS: usize = 60;
 
 /// A sound answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,17 +37,34 @@ impl Question {
         match self {
             Self::Describe => "describe",
             Self::Compare => "compare",
+            Self::Several(_) => "compare.batch",
             Self::Invent => "invent",
+            Self::Simplify => "simplify",
         }
     }
 
     /// How freely it is answered.
     pub fn temperature(self) -> f64 {
         match self {
-            Self::Describe => 0.2,
-            Self::Compare => 0.0,
+            Self::Describe | Self::Simplify => 0.2,
+            Self::Compare | Self::Several(_) => 0.0,
             Self::Invent => 0.8,
         }
+    }
+
+    /// Most tokens of an answer.
+    pub fn room(self) -> u64 {
+        match self {
+            Self::Describe | Self::Invent => 1200,
+            Self::Compare => 800,
+            Self::Several(count) => 400 + 400 * count as u64,
+            Self::Simplify => 300,
+        }
+    }
+
+    /// Seconds that an answer may take.
+    pub fn seconds(self) -> f64 {
+        if self == Self::Describe { 120.0 } else { 60.0 }
     }
 
     /// The JSON schema of answers, with the words alone that strict modes take.
@@ -50,11 +74,20 @@ impl Question {
             json!({"type": "object", "required": names, "additionalProperties": false,
                 "properties": properties})
         };
+        let one = |name: &str, value: Value| object(Map::from_iter([(name.to_owned(), value)]));
+        match self {
+            Self::Several(_) => {
+                let items = Self::Compare.schema();
+                return one("pairs", json!({"type": "array", "items": items}));
+            }
+            Self::Simplify => return one("prompt", json!({"type": "string"})),
+            Self::Describe | Self::Compare | Self::Invent => {}
+        }
         let mut properties = Map::new();
         for element in Element::ALL {
-            let own = match self {
-                Self::Describe | Self::Invent => json!({"type": "string"}),
-                Self::Compare => {
+            let own = match self == Self::Compare {
+                false => json!({"type": "string"}),
+                true => {
                     let mut both = Map::new();
                     // The reason first, so that the score follows from it.
                     both.insert("reason".into(), json!({"type": "string"}));
@@ -87,7 +120,9 @@ impl Question {
         match self {
             Self::Describe => described(object),
             Self::Compare => compared(object),
+            Self::Several(count) => several(object, count),
             Self::Invent => invented(object),
+            Self::Simplify => simplified(object),
         }
     }
 }
@@ -155,6 +190,33 @@ fn texts(object: &Map<String, Value>) -> Result<Elements, String> {
 fn invented(object: &Map<String, Value>) -> Result<Answered, String> {
     let value = json!({"elements": texts(object)?});
     Ok(Answered { value, warnings: unknown(object, &[]) })
+}
+
+fn several(object: &Map<String, Value>, count: usize) -> Result<Answered, String> {
+    let list = object.get("pairs").and_then(Value::as_array).ok_or("missing: pairs")?;
+    if list.len() != count {
+        return Err(format!("\"pairs\" has {} objects, expected {count}", list.len()));
+    }
+    let mut whole = Answered { value: Value::Null, warnings: unknown(object, &["pairs"]) };
+    let mut values = Vec::new();
+    for (at, own) in list.iter().enumerate() {
+        let place = |what: String| format!("pair {}: {what}", at + 1);
+        let own = own.as_object().ok_or_else(|| place("it is no object".to_owned()))?;
+        let one = compared(own).map_err(place)?;
+        values.push(one.value);
+        whole.warnings.extend(one.warnings.into_iter().map(place));
+    }
+    whole.value = json!({"pairs": values});
+    Ok(whole)
+}
+
+fn simplified(object: &Map<String, Value>) -> Result<Answered, String> {
+    let text = object.get("prompt").and_then(Value::as_str).map_or("", str::trim);
+    let count = text.split_whitespace().count();
+    if !(1..=FEW_WORDS).contains(&count) {
+        return Err(format!("\"prompt\" has {count} words, expected 1 to {FEW_WORDS}"));
+    }
+    Ok(Answered { value: json!({"prompt": text}), warnings: unknown(object, &["prompt"]) })
 }
 
 fn described(object: &Map<String, Value>) -> Result<Answered, String> {
@@ -264,8 +326,30 @@ mod tests {
     }
 
     #[test]
+    fn several_pairs_are_as_many_as_were_asked_about() {
+        let [one, two] = [0.5, 1.0]
+            .map(|score| -> Value { serde_json::from_str(&compare([score; 7])).unwrap() });
+        let read = |value: Value| Question::Several(2).read(&value.to_string());
+        let found = read(json!({"pairs": [one.clone(), two]})).unwrap().value;
+        assert_eq!(found["pairs"][0]["scores"]["shot"], 0.5);
+        assert_eq!(found["pairs"][1]["scores"]["action"], 1.0);
+        let fault = read(json!({"pairs": [one.clone()]})).unwrap_err();
+        assert_eq!(fault, "\"pairs\" has 1 objects, expected 2");
+        let fault = read(json!({"pairs": [one, {"shot": 1}]})).unwrap_err();
+        assert!(fault.starts_with("pair 2: missing: hairstyle"), "{fault}");
+    }
+
+    #[test]
+    fn prompts_in_few_words_have_few() {
+        let read = |text: &str| Question::Simplify.read(&json!({"prompt": text}).to_string());
+        assert_eq!(read(" He nods. ").unwrap().value, json!({"prompt": "He nods."}));
+        assert!(read("").is_err() && read(&"word ".repeat(61)).unwrap_err().contains("61 words"));
+    }
+
+    #[test]
     fn schemas_have_the_words_of_strict_modes_alone() {
-        for question in [Question::Describe, Question::Compare] {
+        use Question::{Compare, Describe, Invent, Several, Simplify};
+        for question in [Describe, Compare, Several(3), Invent, Simplify] {
             let text = question.schema().to_string();
             for word in ["minimum", "maximum", "minLength", "pattern"] {
                 assert!(!text.contains(word));

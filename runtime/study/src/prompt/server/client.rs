@@ -6,41 +6,22 @@
 //! without TLS.
 
 use super::PICTURE_TOKENS;
-use super::answer::{Answered, Question};
+use super::answer::Answered;
+use super::ask::{Ask, Part, Shown};
+use super::retry::retry_after;
+use super::transport::{Received, Transport};
 use crate::prompt::cache::{Cache, Mode};
 use crate::prompt::profile::{Answer, Profile};
 use anyid_files::{Error, Result, error};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Times that a fault which may pass is waited for.
 const TRIES: u32 = 6;
 /// Faults in a row behind which a run stops.
 const IN_A_ROW: u32 = 20;
-/// Largest answer that is read, in bytes.
-const LARGEST: u64 = 16 << 20;
-
-/// A message of a conversation: pictures are JPEG files.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Part {
-    /// Text.
-    Text(String),
-    /// A picture.
-    Picture(Vec<u8>),
-}
-
-/// What is asked.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    /// What for.
-    pub question: Question,
-    /// The instruction.
-    pub system: String,
-    /// What it is about.
-    pub user: Vec<Part>,
-}
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,8 +45,14 @@ pub struct Costs {
     pub tokens_in: u64,
     /// Tokens of answers.
     pub tokens_out: u64,
+    /// Of those sent, tokens that the server still knew.
+    pub tokens_cached: u64,
+    /// Of those of answers, tokens of thoughts.
+    pub tokens_thought: u64,
     /// Money; none where a price is not known.
     pub money: Option<f64>,
+    /// Seconds that were waited for answers, all calls together.
+    pub seconds: f64,
     /// Calls that gave no sound answer, by what was wrong.
     pub faults: std::collections::BTreeMap<String, u64>,
 }
@@ -85,7 +72,8 @@ struct State {
 pub struct Server {
     profile: Profile,
     key: Option<String>,
-    agent: ureq::Agent,
+    /// None where nothing is ever sent.
+    transport: Option<Transport>,
     cache: Cache,
     most_cost: Option<f64>,
     sleep: Box<dyn Fn(Duration) + Send + Sync>,
@@ -96,6 +84,15 @@ struct Reply {
     content: String,
     finish: String,
     refused: bool,
+}
+
+/// What came of a request.
+enum Heard {
+    Reply(Reply),
+    /// It is asked again for an answer of a lower form.
+    Lowered,
+    /// It is asked again after so long, or else after the usual time; and why.
+    Later(Option<Duration>, String),
 }
 
 /// Whether an address is this machine.
@@ -147,7 +144,7 @@ impl Server {
     ///
     /// # Errors
     /// E1230 for a key that is not there, E1239 for one that others may read, E1231 for an address
-    /// without TLS outside of this machine, E0911.
+    /// without TLS outside of this machine, E1209 where this program sends nothing, E0911.
     pub fn open(
         profile: &Profile,
         cache: &Path,
@@ -163,24 +160,19 @@ impl Server {
                 .at(&profile.base_url)
                 .help("use https, or --insecure-http in a network that you trust"));
         }
-        let key = match mode {
-            // Without calls no key is needed.
-            Mode::ReadOnly => None,
-            _ => key_of(profile, variable)?,
+        let here = is_loopback(&profile.base_url);
+        let (key, transport) = match mode {
+            // Without calls neither is needed.
+            Mode::ReadOnly => (None, None),
+            Mode::ReadWrite | Mode::Off => {
+                (key_of(profile, variable)?, Some(Transport::open(&profile.base_url, here)?))
+            }
         };
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .timeout_connect(Some(Duration::from_secs(10)))
-            .timeout_global(Some(Duration::from_secs_f64(profile.timeout_s.unwrap_or(120.0))));
-        // What goes to this machine does not go through the proxy that the environment names.
-        let config = if is_loopback(&profile.base_url) { config.proxy(None) } else { config };
-        let agent = config.build().new_agent();
         let priced = profile.price_in.is_some() && profile.price_out.is_some();
         Ok(Self {
             profile: profile.clone(),
             key,
-            agent,
+            transport,
             cache: Cache::new(cache, mode),
             most_cost,
             sleep: Box::new(std::thread::sleep),
@@ -200,6 +192,11 @@ impl Server {
     pub fn sleeping(mut self, sleep: impl Fn(Duration) + Send + Sync + 'static) -> Self {
         self.sleep = Box::new(sleep);
         self
+    }
+
+    /// What is known of it.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
     }
 
     /// The model that is asked for.
@@ -239,18 +236,18 @@ impl Server {
     /// that may be spent is spent, E1236 where it refuses the request, E1238, E101x.
     pub fn ask(&self, ask: &Ask) -> Result<Outcome> {
         let temperature = ask.question.temperature();
-        let hashes: Vec<Value> = ask
-            .user
-            .iter()
-            .map(|part| match part {
-                Part::Text(text) => json!(text),
-                Part::Picture(bytes) => json!({"sha256": crate::lines::hash(bytes)}),
-            })
-            .collect();
-        let asked = json!({
+        let known = |parts: &[Part]| parts.iter().map(Part::known).collect::<Vec<Value>>();
+        let mut asked = json!({
             "stage": ask.question.name(), "system": ask.system, "schema": ask.question.schema(),
-            "model": self.profile.model, "temperature": temperature, "user": hashes,
+            "model": self.profile.model, "temperature": temperature, "user": known(&ask.user),
         });
+        if !ask.examples.is_empty() {
+            let shown = |shown: &Shown| json!([known(&shown.user), shown.answer]);
+            asked["examples"] = ask.examples.iter().map(shown).collect();
+        }
+        if ask.vote > 0 {
+            asked["vote"] = ask.vote.into();
+        }
         let key = Cache::key(&asked);
         if let Some(entry) = self.cache.get(&key)? {
             self.state().costs.hits += 1;
@@ -259,7 +256,7 @@ impl Server {
         }
         let mut turns: Vec<Value> = Vec::new();
         let mut last = String::new();
-        let mut room = if ask.question == Question::Compare { 800 } else { 1200 };
+        let mut room = ask.question.room().max(self.profile.max_tokens);
         for (attempt, temperature) in [temperature, temperature, 0.7].into_iter().enumerate() {
             let mut reply = self.send(ask, &turns, temperature, room)?;
             if reply.finish == "length" && attempt == 0 {
@@ -303,23 +300,13 @@ impl Server {
         if form != Answer::JsonSchema {
             system.push_str(&format!("\nAnswer with one JSON object of this schema: {schema}"));
         }
-        let parts: Vec<Value> = ask
-            .user
-            .iter()
-            .map(|part| match part {
-                Part::Text(text) => json!({"type": "text", "text": text}),
-                Part::Picture(bytes) => {
-                    use base64::Engine as _;
-                    let data = base64::engine::general_purpose::STANDARD.encode(bytes);
-                    let url = format!("data:image/jpeg;base64,{data}");
-                    json!({"type": "image_url", "image_url": {"url": url}})
-                }
-            })
-            .collect();
-        let mut messages = vec![
-            json!({"role": "system", "content": system}),
-            json!({"role": "user", "content": parts}),
-        ];
+        let parts = |parts: &[Part]| parts.iter().map(Part::sent).collect::<Vec<Value>>();
+        let mut messages = vec![json!({"role": "system", "content": system})];
+        for shown in &ask.examples {
+            messages.push(json!({"role": "user", "content": parts(&shown.user)}));
+            messages.push(json!({"role": "assistant", "content": shown.answer}));
+        }
+        messages.push(json!({"role": "user", "content": parts(&ask.user)}));
         messages.extend(turns.iter().cloned());
         let mut body = Map::new();
         body.insert("model".into(), self.profile.model.clone().into());
@@ -327,6 +314,9 @@ impl Server {
         body.insert("temperature".into(), json!(temperature));
         body.insert(self.profile.max_tokens_field.clone(), room.into());
         body.insert("stream".into(), false.into());
+        if self.profile.seed {
+            body.insert("seed".into(), ask.vote.into());
+        }
         match form {
             Answer::JsonSchema => {
                 let schema = json!({"name": "portrait_elements", "strict": true, "schema": schema});
@@ -354,15 +344,9 @@ impl Server {
                     .at(&self.profile.base_url)
                     .help("what is answered is kept: go on with a higher --max-cost"));
             }
-            let tokens: f64 = ask
-                .user
-                .iter()
-                .map(|part| match part {
-                    Part::Text(text) => text.len() as f64 / 4.0,
-                    Part::Picture(_) => state.picture_tokens,
-                })
-                .sum::<f64>()
-                + ask.system.len() as f64 / 4.0;
+            let tokens: f64 =
+                ask.parts().map(|part| part.tokens(state.picture_tokens)).sum::<f64>()
+                    + ask.system.len() as f64 / 4.0;
             let per_request = self.profile.rpm.map_or(0.0, |rpm| 60.0 / rpm.max(1e-3));
             let per_token = self.profile.tpm.map_or(0.0, |tpm| tokens * 60.0 / tpm.max(1e-3));
             let step =
@@ -385,63 +369,21 @@ impl Server {
             self.turn(ask)?;
             let form = self.state().answer;
             let body = self.body(ask, turns, temperature, room, form).to_string();
-            let mut request = self.agent.post(&url).header("content-type", "application/json");
-            if let Some(key) = &self.key {
-                request = request.header("authorization", format!("Bearer {key}"));
-            }
             self.state().costs.calls += 1;
-            let (wait, what) = match request.send(body) {
-                Ok(mut response) => {
-                    let status = response.status().as_u16();
-                    let after = response
-                        .headers()
-                        .get("retry-after")
-                        .and_then(|value| retry_after(value.to_str().ok()?));
-                    let read = response.body_mut().with_config().limit(LARGEST).read_to_vec();
-                    match (status, read) {
-                        (200..=299, Ok(bytes)) => match self.reply(&bytes, ask) {
-                            Ok(reply) => {
-                                let mut state = self.state();
-                                state.failures = 0;
-                                state.pace = (state.pace + 0.05).min(1.0);
-                                return Ok(reply);
-                            }
-                            Err(what) => (None, what),
-                        },
-                        (200..=299, Err(fault)) => (None, fault.to_string()),
-                        (401 | 403, _) => {
-                            return Err(Error::input(
-                                "E1232",
-                                format!("the server refuses the key ({status})"),
-                            )
-                            .at(&self.profile.base_url)
-                            .help("check the key that api_key_env or api_key_file names"));
-                        }
-                        (408 | 409 | 425 | 429 | 500..=599, _) => {
-                            if status == 429 {
-                                let mut state = self.state();
-                                state.pace = (state.pace / 2.0).max(0.05);
-                            }
-                            (after, format!("the server answers {status}"))
-                        }
-                        (_, read) => {
-                            let text =
-                                String::from_utf8_lossy(&read.unwrap_or_default()).into_owned();
-                            if self.lowered(form, status, &text) {
-                                continue;
-                            }
-                            let said: String = text.chars().take(300).collect();
-                            let message =
-                                format!("the server refuses the request ({status}): {said}");
-                            return Err(Error::input("E1236", self.without_key(&message))
-                                .at(&self.profile.base_url)
-                                .help(
-                                    "check model, max_tokens_field and extra_body of the profile",
-                                ));
-                        }
-                    }
-                }
-                Err(fault) => (None, fault.to_string()),
+            let seconds = self.profile.timeout_s.unwrap_or(ask.question.seconds());
+            let begun = Instant::now();
+            let received = match &self.transport {
+                Some(transport) => transport.post(&url, self.key.as_deref(), body, seconds),
+                None => Err("nothing is sent with --cache ro".to_owned()),
+            };
+            self.state().costs.seconds += begun.elapsed().as_secs_f64();
+            let (wait, what) = match received {
+                Err(fault) => (None, fault),
+                Ok(received) => match self.heard(received, ask, form)? {
+                    Heard::Reply(reply) => return Ok(reply),
+                    Heard::Lowered => continue,
+                    Heard::Later(wait, what) => (wait, what),
+                },
             };
             self.fault("failed");
             let failures = {
@@ -460,6 +402,51 @@ impl Server {
             let usual = (2f64.powi(tries as i32)).min(60.0) * (0.5 + share);
             (self.sleep)(wait.unwrap_or(Duration::from_secs_f64(usual)));
         }
+    }
+
+    /// What a server sent back means for the question.
+    ///
+    /// # Errors
+    /// E1232 where the key is refused, E1236 where the request is.
+    fn heard(&self, received: Received, ask: &Ask, form: Answer) -> Result<Heard> {
+        let Received { status, retry_after: after, body } = received;
+        Ok(match (status, body) {
+            (200..=299, Ok(bytes)) => match self.reply(&bytes, ask) {
+                Ok(reply) => {
+                    let mut state = self.state();
+                    state.failures = 0;
+                    state.pace = (state.pace + 0.05).min(1.0);
+                    Heard::Reply(reply)
+                }
+                Err(what) => Heard::Later(None, what),
+            },
+            (200..=299, Err(fault)) => Heard::Later(None, fault),
+            (401 | 403, _) => {
+                let message = format!("the server refuses the key ({status})");
+                return Err(Error::input("E1232", message)
+                    .at(&self.profile.base_url)
+                    .help("check the key that api_key_env or api_key_file names"));
+            }
+            (408 | 409 | 425 | 429 | 500..=599, _) => {
+                if status == 429 {
+                    let mut state = self.state();
+                    state.pace = (state.pace / 2.0).max(0.05);
+                }
+                let wait = after.and_then(|text| retry_after(&text));
+                Heard::Later(wait, format!("the server answers {status}"))
+            }
+            (_, body) => {
+                let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+                if self.lowered(form, status, &text) {
+                    return Ok(Heard::Lowered);
+                }
+                let said: String = text.chars().take(300).collect();
+                let message = format!("the server refuses the request ({status}): {said}");
+                return Err(Error::input("E1236", self.without_key(&message))
+                    .at(&self.profile.base_url)
+                    .help("check model, max_tokens_field and extra_body of the profile"));
+            }
+        })
     }
 
     /// Whether the form of answers was lowered because the server does not know it.
@@ -494,9 +481,12 @@ impl Server {
         let mut state = self.state();
         state.costs.tokens_in += sent;
         state.costs.tokens_out += made;
+        let part = |of: &str, key: &str| value["usage"][of][key].as_u64().unwrap_or(0);
+        state.costs.tokens_cached += part("prompt_tokens_details", "cached_tokens");
+        state.costs.tokens_thought += part("completion_tokens_details", "reasoning_tokens");
         let cost = self.price(sent as f64, made as f64);
         state.costs.money = state.costs.money.zip(cost).map(|(money, cost)| money + cost);
-        let pictures = ask.user.iter().filter(|part| matches!(part, Part::Picture(_))).count();
+        let pictures = ask.parts().filter(|part| matches!(part, Part::Picture(_))).count();
         if pictures > 0 && sent > 0 {
             state.picture_tokens = sent as f64 / pictures as f64;
         }
@@ -509,46 +499,9 @@ impl Server {
     }
 }
 
-/// How long a server asks to wait: seconds, or a date.
-fn retry_after(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds.clamp(0.0, 3600.0)).ok();
-    }
-    let until = http_date(text)?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-    Some(Duration::from_secs(until.saturating_sub(now).min(3600)))
-}
-
-/// Seconds since 1970 of a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn http_date(text: &str) -> Option<u64> {
-    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let parts: Vec<&str> = text.split_whitespace().collect();
-    let [_, day, month, year, time, "GMT"] = parts.as_slice() else { return None };
-    let (day, year): (i64, i64) = (day.parse().ok()?, year.parse().ok()?);
-    let month = MONTHS.find(month).filter(|at| at % 3 == 0)? as i64 / 3 + 1;
-    let clock: Vec<i64> = time.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    let [hour, minute, second] = clock.as_slice() else { return None };
-    // Days of the civil calendar, with the year beginning in March.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days =
-        year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468;
-    u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_and_seconds_are_read() {
-        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        assert_eq!(http_date("yesterday"), None);
-        assert_eq!(retry_after("1.5"), Some(Duration::from_millis(1500)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(retry_after("soon"), None);
-    }
 
     #[test]
     fn this_machine_is_known_by_its_names() {

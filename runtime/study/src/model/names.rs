@@ -1,5 +1,6 @@
-//! Names of operators taken out of an ONNX file. Converters give an operator the name of a value, which
-//! the format allows and the runtime mixes up; nothing needs them.
+//! What is read of an ONNX file before anything runs it: the first operators of its graph. And names of
+//! operators taken out: converters give an operator the name of a value, which the format allows and the
+//! runtime mixes up; nothing needs them.
 
 /// The graph of a model.
 const GRAPH: u64 = 7;
@@ -7,6 +8,8 @@ const GRAPH: u64 = 7;
 const NODE: u64 = 1;
 /// The name of a node.
 const NAME: u64 = 3;
+/// The operator of a node.
+const OPERATOR: u64 = 4;
 
 /// A number of 7 bits a byte, the lowest first, and what stands behind it.
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
@@ -46,6 +49,28 @@ fn field(bytes: &[u8]) -> Option<Field<'_>> {
         _ => return None,
     };
     Some((tag >> 3, content, &bytes[..bytes.len() - rest.len()], rest))
+}
+
+/// The contents of the fields of a message that have this number; none where this is no message.
+fn contents(mut bytes: &[u8], wanted: u64) -> Option<Vec<&[u8]>> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let (key, content, _, rest) = field(bytes)?;
+        found.extend(content.filter(|_| key == wanted));
+        bytes = rest;
+    }
+    Some(found)
+}
+
+/// The names of the first operators of a model's graph; none where this is no such file.
+pub fn first_operators(model: &[u8], most: usize) -> Option<Vec<String>> {
+    let graph = *contents(model, GRAPH)?.first()?;
+    let mut names = Vec::new();
+    for node in contents(graph, NODE)?.into_iter().take(most) {
+        let name = contents(node, OPERATOR)?.first().map(|name| String::from_utf8_lossy(name));
+        names.extend(name.map(|name| name.into_owned()));
+    }
+    Some(names)
 }
 
 /// A message whose fields `change` gives another content, or none.
@@ -102,6 +127,9 @@ mod tests {
         let graph = |node: &[u8]| [text(1, node), text(2, b"g"), vec![5 << 3, 200, 1]].concat();
         let model = |node: &[u8]| [vec![1 << 3, 7], text(7, &graph(node))].concat();
         let bare = [text(1, b"x"), type_].concat();
+        assert_eq!(first_operators(&model(&node), 8), Some(vec!["Conv".to_owned()]));
+        assert_eq!(first_operators(&model(&node), 0), Some(vec![]));
+        assert_eq!(first_operators(&[0xff; 11], 8), None);
         assert_eq!(without_names(&model(&node)), Some(model(&bare)));
         for cut in [1, 3, 9, model(&node).len() - 1] {
             let bytes = &model(&node)[..cut];
