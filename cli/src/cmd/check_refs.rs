@@ -7,7 +7,7 @@ use crate::progress::Progress;
 use anyid_runtime::Result;
 use anyid_runtime::study::detect::Source;
 use anyid_runtime::study::doctor::{Finding, Looked, Options, Report, Severity, examine, verdict};
-use anyid_runtime::study::settings::{DetectSettings, FaceKind, FaceModel, FilterSettings};
+use anyid_runtime::study::settings::{DetectSettings, FaceModel, FilterSettings};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub struct Refs {
 /// E0901 for the size, E1202, E1208 and E1209 for what finds faces, E1222 where a finding is an error.
 pub fn run(args: &Refs) -> Result<()> {
     let size = size(&args.size)?;
-    let face = args.mtcnn.clone().map(|path| FaceModel { kind: FaceKind::Mtcnn, path });
+    let face = args.mtcnn.clone().map(FaceModel::mtcnn);
     let given = args.detections.clone();
     let wanted = face.is_some() || given.is_some();
     let settings = DetectSettings { face, given, ..DetectSettings::default() };

@@ -267,6 +267,9 @@ fn read_samples(path: &Path) -> Result<Vec<Value>> {
     }))
 }
 
+/// A number of references, and a set of kept elements.
+type Stratum = (usize, Vec<String>);
+
 /// The samples that are taken: one of each group first, and alike many of each number of references
 /// and set of kept elements.
 fn stratified(lines: &[Value], drawing: Drawing) -> Vec<&Value> {
@@ -275,7 +278,7 @@ fn stratified(lines: &[Value], drawing: Drawing) -> Vec<&Value> {
     let mut order: Vec<&Value> = lines.iter().collect();
     order.sort_by_key(|value| (rank(value), text(value, "id").to_owned()));
     let mut seen: HashMap<String, usize> = HashMap::new();
-    let mut rounds: BTreeMap<usize, BTreeMap<(usize, Vec<String>), Vec<&Value>>> = BTreeMap::new();
+    let mut rounds: BTreeMap<usize, BTreeMap<Stratum, Vec<&Value>>> = BTreeMap::new();
     for value in order {
         let round = seen.entry(group(value)).or_default();
         let references = value["references"].as_array().map_or(0, Vec::len);

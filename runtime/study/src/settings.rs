@@ -174,6 +174,13 @@ pub struct FaceModel {
     pub engine: Engine,
 }
 
+impl FaceModel {
+    /// The networks of MTCNN in a folder.
+    pub fn mtcnn(path: PathBuf) -> Self {
+        Self { kind: FaceKind::Mtcnn, path, side: None, score: None, engine: Engine::default() }
+    }
+}
+
 /// A person detector of the user's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

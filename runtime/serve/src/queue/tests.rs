@@ -230,8 +230,8 @@ fn a_video_without_room_stays_in_the_queue_until_there_is_some() {
     assert!(warning.starts_with("[E1012] ") && warning.contains("until there is room"), "{video}");
     assert_eq!(video["error"], Value::Null);
     // Nothing is begun meanwhile, unless something is given up, which may make room.
+    let begun = Instant::now();
     std::thread::scope(|scope| {
-        let begun = Instant::now();
         let next = scope.spawn(|| queue.take().map(|work| (work.id, begun.elapsed())));
         std::thread::sleep(Duration::from_millis(200));
         queue.cancel(&second).unwrap();

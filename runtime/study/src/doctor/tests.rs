@@ -255,7 +255,7 @@ fn clips_are_looked_at_as_far_as_they_are_taken() {
 #[cfg(feature = "curate")]
 #[test]
 fn a_detector_finds_the_face_and_where_it_is_turned() {
-    use crate::settings::{FaceKind, FaceModel};
+    use crate::settings::{FaceModel};
     let Some(path) = std::env::var_os("ANYID_MTCNN").map(PathBuf::from) else {
         println!("skipped: ANYID_MTCNN names no folder of MTCNN");
         return;
@@ -263,7 +263,7 @@ fn a_detector_finds_the_face_and_where_it_is_turned() {
     let mut set = Set::new();
     set.add("a.png", &astronaut(), &[]);
     set.add("none.png", &window(&astronaut(), [0, 300], 200), &[]);
-    let face = Some(FaceModel { kind: FaceKind::Mtcnn, path });
+    let face = Some(FaceModel::mtcnn(path));
     let source = Source::open(&DetectSettings { face, ..DetectSettings::default() }).unwrap();
     let gates = FilterSettings::default();
     let options = Options { size: USUAL, faces: Some(&source), gates };

@@ -39,9 +39,9 @@ enum Line {
     },
     Compare {
         #[serde(rename = "ref")]
-        reference: Elements,
+        reference: Box<Elements>,
         #[serde(rename = "tgt")]
-        target: Elements,
+        target: Box<Elements>,
         scores: BTreeMap<String, f64>,
         note: String,
     },
