@@ -8,12 +8,19 @@ mod arena;
 mod buffer;
 pub mod check;
 pub mod cpu;
+#[cfg(feature = "cubecl-wgpu")]
+pub mod cube;
 pub mod cuda;
 pub mod device;
 pub mod errors;
+#[cfg(feature = "gpu")]
+mod places;
 mod provider;
 pub mod registry;
+mod row_passes;
 pub mod stop;
+#[cfg(feature = "gpu")]
+mod stored;
 pub mod targets;
 pub mod threads;
 

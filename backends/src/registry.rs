@@ -163,6 +163,18 @@ const CUDA: Kind = crate::cuda::gpu::KIND;
 #[cfg(not(feature = "cuda"))]
 const CUDA: Kind = Kind::absent("cuda", "cuda:N", targets::cuda);
 
+/// GPUs of any maker.
+#[cfg(feature = "cubecl-wgpu")]
+const WGPU: Kind = crate::cube::webgpu::KIND;
+#[cfg(not(feature = "cubecl-wgpu"))]
+const WGPU: Kind = Kind::absent("wgpu", "wgpu:N", targets::wgpu);
+
+/// NVIDIA GPUs with the same kernels, in builds that have it.
+#[cfg(feature = "cubecl-cuda")]
+const CUBECL_CUDA: Option<Kind> = Some(crate::cube::cuda::KIND);
+#[cfg(not(feature = "cubecl-cuda"))]
+const CUBECL_CUDA: Option<Kind> = None;
+
 /// The kinds of devices there are.
 #[derive(Clone)]
 pub struct Registry {
@@ -172,8 +184,15 @@ pub struct Registry {
 impl Default for Registry {
     /// The kinds of this build, and those that another build may have.
     fn default() -> Self {
-        let others = [CUDA, Kind::absent("wgpu", "wgpu:N", targets::wgpu)];
-        Self { kinds: [cpu::KIND].into_iter().chain(EMULATED).chain(others).collect() }
+        let others = [CUDA, WGPU];
+        Self {
+            kinds: [cpu::KIND]
+                .into_iter()
+                .chain(EMULATED)
+                .chain(others)
+                .chain(CUBECL_CUDA)
+                .collect(),
+        }
     }
 }
 
@@ -251,7 +270,9 @@ mod tests {
         }
         assert!(refused("gpu").to_string().starts_with("the devices are cpu"));
         for name in ["cuda", "cuda:0", "wgpu:7"] {
-            let absent = !cfg!(feature = "cuda") || name.starts_with("wgpu");
+            let wgpu = name.starts_with("wgpu");
+            let absent =
+                (wgpu && !cfg!(feature = "cubecl-wgpu")) || (!wgpu && !cfg!(feature = "cuda"));
             assert!(!absent || matches!(refused(name), OpenError::NotInBuild), "{name}");
         }
         for name in ["cpu:1", "cpu:", "cpu:0:0", "cpu:-1"] {
@@ -320,7 +341,9 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), count, "each has a name of its own: {names:?}");
         let cuda = cfg!(feature = "cuda");
-        for (name, runs) in [("cpu", true), ("cuda:sm_90", cuda), ("wgpu", false)] {
+        for (name, runs) in
+            [("cpu", true), ("cuda:sm_90", cuda), ("wgpu", cfg!(feature = "cubecl-wgpu"))]
+        {
             assert_eq!(registry.target(name).map(|target| target.name), Some(name));
             assert_eq!(registry.runs(name), runs, "{name}");
         }

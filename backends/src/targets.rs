@@ -106,8 +106,10 @@ fn nvidia(name: &'static str, half: f64, single: f64, bytes_per_second: f64) -> 
 /// GPUs through WebGPU. Nothing is stated about the speed of a machine: there are too many.
 pub fn wgpu() -> Vec<Target> {
     vec![Target {
-        // The storage buffers of a stage that every implementation allows.
-        bindings: 8,
+        native: NATIVE,
+        // The storage buffers of a stage that every implementation allows, of which one holds the numbers
+        // of a launch.
+        bindings: 7,
         // Operands are read in vectors of four.
         linear_limits: KernelLimits {
             depth: Sizes::multiples(4),
@@ -118,6 +120,12 @@ pub fn wgpu() -> Vec<Target> {
         head_widths: Sizes { multiple: 4, most: 128 },
         ..gpu("wgpu")
     }]
+}
+
+/// NVIDIA GPUs with the same kernels, through CUDA.
+#[cfg(feature = "cubecl-cuda")]
+pub fn cubecl_cuda() -> Vec<Target> {
+    wgpu().into_iter().map(|target| Target { name: "cubecl-cuda", ..target }).collect()
 }
 
 #[cfg(test)]

@@ -23,6 +23,11 @@ pub fn is_emulated(name: &str) -> bool {
     EMULATED.contains(&name)
 }
 
+/// Whether a device compiles kernels for so long that suites run a sample on it.
+pub fn is_slow(name: &str) -> bool {
+    is_emulated(name) || name.starts_with("wgpu")
+}
+
 /// The settings of a device where nothing else is said: emulated ones run their threads in one order,
 /// each in another, since all orders take five times as long.
 fn usual(name: &str, settings: &Settings) -> Settings {

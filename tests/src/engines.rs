@@ -51,7 +51,7 @@ impl Engine {
             all.extend(emulated.map(|name| Self::Orders(name)));
         }
         // Passes are about plans, of which the quick devices tell enough.
-        if case.ends_with("base") && !devices::is_emulated(devices::names()[0]) {
+        if case.ends_with("base") && !devices::is_slow(devices::names()[0]) {
             let optional = PASSES.iter().filter(|pass| pass.optional);
             all.extend(optional.map(|pass| Self::Without(pass.name)));
         }

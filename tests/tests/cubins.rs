@@ -6,6 +6,8 @@
 use anyid_backends::Registry;
 use anyid_backends::cuda::emit::{self, Architecture, Emitted};
 use anyid_backends::cuda::nvrtc::{Compiled, Function, Nvrtc};
+#[cfg(feature = "cubecl-wgpu")]
+use anyid_ir::DType;
 use anyid_ir::kernel::{Kernel, Target};
 use anyid_ir::plan::Plan;
 use anyid_models::wan::Precision;
@@ -238,6 +240,54 @@ fn kernels_of_the_op_table_compile() {
         println!("{architecture}: {functions} kernels of the op table");
         assert_eq!(functions, kernels.all.len(), "{architecture}");
     }
+}
+
+/// The kernels of the devices `wgpu:N` as CUDA C++: those of the real size, and some cases of the op table in
+/// the types that they have. One in eight of them is compiled; with `ANYID_OP_TABLE=all` every one.
+#[cfg(feature = "cubecl-wgpu")]
+#[test]
+fn kernels_for_any_gpu_compile_for_nvidias() {
+    let Some((nvrtc, _)) = nvrtc() else { return };
+    let target = Registry::default().target("wgpu").expect("every build knows it");
+    let options = Options { target: target.clone(), ..Options::default() };
+    let of_case = |case: &anyid_tests::op_cases::OpCase| {
+        let types: Vec<_> = case.dtypes.iter().filter(|dtype| **dtype != DType::F64).collect();
+        let plan = |dtype: &&DType| {
+            let built = (case.build)(**dtype);
+            CompileRequest::new(&built.module, "f").with(&options).plan().unwrap()
+        };
+        types.iter().map(plan).collect::<Vec<Plan>>()
+    };
+    let doubles = |plan: &Plan| plan.buffers.iter().any(|(_, own)| own.ty.dtype == DType::F64);
+    let cases = cases();
+    let each =
+        if std::env::var("ANYID_OP_TABLE").is_ok_and(|which| which == "all") { 1 } else { 8 };
+    let some = cases.iter().step_by(4 * each).flat_map(of_case).filter(|plan| !doubles(plan));
+    let mut all = BTreeMap::new();
+    for plan in plans(&target).into_iter().chain(some) {
+        all.extend(anyid_backends::cube::text::cuda(&plan).unwrap_or_else(|e| panic!("{e}")));
+    }
+    for architecture in ["sm_80", "sm_90"] {
+        let rest = Mutex::new(all.iter().step_by(each));
+        let work = || {
+            loop {
+                let next = rest.lock().unwrap().next();
+                let Some((name, text)) = next else { return };
+                let made = nvrtc.compile_text(text.clone(), architecture);
+                let made = made.unwrap_or_else(|fault| panic!("{name}: {fault:?}\n{text}"));
+                let names: Vec<&str> = made.functions.iter().map(|f| f.name.as_str()).collect();
+                assert_eq!(names, [name.as_str()], "{architecture}");
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers = [(); 2].map(|()| scope.spawn(work));
+            for worker in workers {
+                worker.join().expect("every kernel compiles");
+            }
+        });
+        println!("{architecture}: one of {each} of {} kernels for any GPU", all.len());
+    }
+    assert!(all.len() > 200, "only {} kernels", all.len());
 }
 
 /// Whether kernels have the instructions that they are written for, and what the disassembler says, if it

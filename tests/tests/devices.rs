@@ -219,8 +219,10 @@ fn a_device_that_is_not_there_or_cannot_work_so_says_why() {
     for name in ["second:2", "second:x", "second:", "second:-1", "second:18446744073709551616"] {
         assert_eq!(open(name, plain()), ("E0560", there.clone()), "{name}");
     }
-    let cuda = if cfg!(feature = "cuda") { ", cuda:N" } else { "" };
-    let known = format!("this build has cpu, cuda-emulated:ARCHITECTURE{cuda} and second:N");
+    let cuda = cfg!(feature = "cuda").then_some("cuda:N");
+    let wgpu = cfg!(feature = "cubecl-wgpu").then_some("wgpu:N");
+    let own = ["cpu", "cuda-emulated:ARCHITECTURE"].into_iter().chain(cuda).chain(wgpu);
+    let known = format!("this build has {} and second:N", own.collect::<Vec<_>>().join(", "));
     assert_eq!(open("third:0", plain()), ("E0904", known));
     let capacity = plain().with("capacity", "much");
     assert_eq!(open("second:0", capacity), ("E0907", "setting capacity".to_owned()));

@@ -203,7 +203,7 @@ fn gradients_of_adapters_are_the_goldens() {
             }
         }
     }
-    assert!(seen >= 4, "{seen}");
+    assert!(seen >= 2 * devices::names().len(), "{seen}");
 }
 
 /// The gradient of a preference from the plan of supervised tuning alone: c times the difference of

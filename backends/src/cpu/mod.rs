@@ -26,7 +26,7 @@ pub use crate::buffer::AlignedBytes;
 pub use device::KIND;
 pub use exec::{Executable, Memory};
 pub use packed::Weights;
-#[cfg(any(feature = "cuda", feature = "cuda-emulator"))]
+#[cfg(feature = "gpu")]
 pub(crate) use scalar::read as read_element;
 pub(crate) use scalar::write as write_element;
 

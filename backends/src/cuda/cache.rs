@@ -21,14 +21,14 @@ const MARK: &[u8; 8] = b"anyidlib";
 /// What is kept: its folder among the user's caches, how its files end, and the variable that names
 /// another folder.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
-    pub(super) folder: &'static str,
-    pub(super) ending: &'static str,
-    pub(super) variable: &'static str,
+pub(crate) struct Kept {
+    pub(crate) folder: &'static str,
+    pub(crate) ending: &'static str,
+    pub(crate) variable: &'static str,
 }
 
 /// A folder for compiled kernels.
-pub(super) struct Cache {
+pub(crate) struct Cache {
     folder: PathBuf,
     kept: Kept,
 }
@@ -48,7 +48,7 @@ fn alone() -> String {
 
 impl Cache {
     /// The cache in `folder`, or in the user's folder for caches.
-    pub(super) fn open(kept: Kept, folder: Option<&str>) -> Result<Self, OpenError> {
+    pub(crate) fn open(kept: Kept, folder: Option<&str>) -> Result<Self, OpenError> {
         let asked = folder.filter(|folder| !folder.is_empty()).map(PathBuf::from);
         let refused = |message: &str, at: Option<(&Path, io::Error)>| {
             OpenError::Failed(fault(kept, message, "of your own", at))
@@ -64,12 +64,12 @@ impl Cache {
 
     /// Where the code of this key is, if it is there and whole.
     #[cfg(feature = "cuda-emulator")]
-    pub(super) fn find(&self, key: &str) -> Option<PathBuf> {
+    pub(crate) fn find(&self, key: &str) -> Option<PathBuf> {
         self.read(key).map(|_| self.path(key))
     }
 
     /// The code of this key, if it is there and whole.
-    pub(super) fn read(&self, key: &str) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, key: &str) -> Option<Vec<u8>> {
         let mut bytes = fs::read(self.path(key)).ok()?;
         let (content, end) = bytes.split_at(bytes.len().checked_sub(16)?);
         let whole = end.strip_prefix(MARK) == Some(&digest_of(content).to_le_bytes()[..]);
@@ -79,7 +79,7 @@ impl Cache {
 
     /// The key of the code that has the kernel of this key.
     #[cfg(feature = "cuda-emulator")]
-    pub(super) fn holder(&self, kernel: &str) -> Option<String> {
+    pub(crate) fn holder(&self, kernel: &str) -> Option<String> {
         let key = fs::read_to_string(self.note(kernel)).ok()?;
         // A key is part of a path.
         let sound = key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -88,7 +88,7 @@ impl Cache {
 
     /// Notes which code has the kernel of this key. What is not noted is compiled again.
     #[cfg(feature = "cuda-emulator")]
-    pub(super) fn note_holder(&self, kernel: &str, code: &str) {
+    pub(crate) fn note_holder(&self, kernel: &str, code: &str) {
         let [_, made] = self.places(kernel);
         if fs::write(&made, code).is_ok() {
             let _ = fs::rename(&made, self.note(kernel));
@@ -105,22 +105,22 @@ impl Cache {
     }
 
     /// Places for a source and the library that is made of it, which nobody else uses.
-    pub(super) fn places(&self, key: &str) -> [PathBuf; 2] {
+    pub(crate) fn places(&self, key: &str) -> [PathBuf; 2] {
         let stem = format!("{key}.{}", alone());
         ["cpp", "tmp"].map(|end| self.folder.join(format!("{stem}.{end}")))
     }
 
     /// Keeps the code in the file `made` under its key.
     #[cfg(feature = "cuda-emulator")]
-    pub(super) fn keep(&self, key: &str, made: &Path) -> Result<PathBuf, Box<Fault>> {
+    pub(crate) fn keep(&self, key: &str, made: &Path) -> Result<PathBuf, Box<Fault>> {
         let bytes = fs::read(made).map_err(|error| self.unwritable(error))?;
         self.seal(key, bytes, made)?;
         Ok(self.path(key))
     }
 
     /// Keeps code under its key.
-    #[cfg(feature = "cuda")]
-    pub(super) fn write(&self, key: &str, code: &[u8]) -> Result<(), Box<Fault>> {
+    #[cfg(any(feature = "cuda", feature = "cubecl-wgpu"))]
+    pub(crate) fn write(&self, key: &str, code: &[u8]) -> Result<(), Box<Fault>> {
         let [_, made] = self.places(key);
         self.seal(key, code.to_vec(), &made)
     }
@@ -138,7 +138,7 @@ impl Cache {
     }
 
     /// The error of a folder that could be written when it was opened.
-    pub(super) fn unwritable(&self, error: io::Error) -> Box<Fault> {
+    pub(crate) fn unwritable(&self, error: io::Error) -> Box<Fault> {
         let at = Some((&*self.folder, error));
         fault(self.kept, "compiled kernels cannot be kept", "with room", at)
     }

@@ -19,7 +19,7 @@ use crate::Fault;
 use crate::cuda::cache::Kept;
 use crate::cuda::emit::Architecture;
 use crate::cuda::launches::Ports;
-use crate::cuda::stored;
+use crate::cuda::wanted::wanted;
 use crate::device::{About, Device, Progress, Provider, Throughput, Weights};
 use crate::errors::{LoadError, OpenError};
 use crate::registry::{Kind, Opening, Setting};
@@ -164,7 +164,7 @@ impl Device for Emulated {
     }
 
     fn weight_bytes(&self, plans: &[&Plan]) -> u64 {
-        stored::wanted(plans, self.architecture).values().map(|ty| ty.bytes()).sum()
+        wanted(plans, self.architecture).values().map(|ty| ty.bytes()).sum()
     }
 
     fn scratch_bytes(&self, plan: &Plan) -> u64 {

@@ -22,10 +22,11 @@ mod tests;
 
 use crate::Fault;
 use crate::cuda::cache::{Cache, Kept};
-use crate::cuda::launches::{self, GAP, Ports};
-use crate::cuda::stored::wanted;
+use crate::cuda::launches::{self, Ports};
+use crate::cuda::wanted::wanted;
 use crate::device::{About, Device, Progress, Provider, Throughput, Weights};
 use crate::errors::{LoadError, NoMemory, OpenError};
+use crate::places::GAP;
 use crate::registry::{Kind, Opening, Setting};
 use crate::targets;
 use anyid_ir::plan::Plan;
@@ -91,6 +92,20 @@ fn there() -> Result<Vec<String>, OpenError> {
         return Err(none_seen());
     }
     Ok((0..system.count).map(|number| format!("{}:{number}", KIND.name)).collect())
+}
+
+/// Name and bytes of the GPUs there are.
+#[cfg(feature = "cubecl-cuda")]
+pub(crate) fn cards() -> Result<Vec<(String, u64)>, OpenError> {
+    let system = System::find().map_err(OpenError::Failed)?;
+    if system.count == 0 {
+        return Err(none_seen());
+    }
+    let card = |number| {
+        let card = system.card(number).map_err(|refused| choose::not_opened(None, &refused));
+        card.map(|card| (card.name, card.bytes)).map_err(OpenError::Failed)
+    };
+    (0..system.count).map(card).collect()
 }
 
 /// A driver that knows no GPU.

@@ -3,37 +3,9 @@
 
 use super::emit::{self, Argument, Emitted, Grid};
 use anyid_ir::DType;
-use anyid_ir::plan::{BufferId, Columns, Plan, Port, Root, Step};
+use anyid_ir::plan::{BufferId, Plan, Root, Step};
 
-/// Inputs and outputs begin at multiples of this, and as much lies between them.
-pub(super) const GAP: u64 = 256;
-
-/// Bytes of memory: dense, or in rows of `width` bytes that begin `stride` bytes apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) address: u64,
-    pub(super) bytes: u64,
-    /// Bytes of a row.
-    pub(super) width: u64,
-    /// From one row to the next; 0 for dense memory.
-    pub(super) stride: u64,
-}
-
-impl Span {
-    pub(super) fn dense(address: u64, bytes: u64) -> Self {
-        Self { address, bytes, width: bytes, stride: 0 }
-    }
-
-    /// Dense bytes of dense memory.
-    ///
-    /// # Panics
-    /// Where they are not inside: plans were verified.
-    pub(super) fn part(self, from: u64, bytes: u64) -> Self {
-        let inside = from.checked_add(bytes).is_some_and(|end| end <= self.bytes);
-        assert!(inside, "bytes {from} and {bytes} more of {}", self.bytes);
-        Self::dense(self.address + from, bytes)
-    }
-}
+pub(super) use crate::places::{Ports, Roots, Span};
 
 /// An operand as rows of its last axis, for the tensor memory unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,90 +28,13 @@ pub(super) enum Parameter {
     Map(Matrix),
 }
 
-/// Where the inputs and outputs of a plan lie in memory of the device.
-pub(super) struct Ports {
-    pub(super) inputs: Vec<u64>,
-    pub(super) outputs: Vec<u64>,
-    end: u64,
-}
-
-impl Ports {
-    pub(super) fn new(plan: &Plan) -> Self {
-        let mut end = GAP;
-        let mut place = |port: &Port| {
-            let start = end;
-            end += plan.buffer(port.buffer).ty.bytes().next_multiple_of(GAP) + GAP;
-            start
-        };
-        let inputs = plan.inputs.iter().map(&mut place).collect();
-        let outputs = plan.outputs.iter().map(&mut place).collect();
-        Self { inputs, outputs, end }
-    }
-
-    /// Bytes of all of them.
-    pub(super) fn bytes(&self) -> u64 {
-        self.end
-    }
-}
-
-/// Where the roots of a plan lie in one run.
-pub(super) struct Roots<'r> {
-    pub(super) plan: &'r Plan,
-    pub(super) ports: &'r Ports,
-    /// First byte of each state.
-    pub(super) states_at: &'r [u64],
-    /// The memory of a weight, by name and by whether it is packed.
-    pub(super) weights: &'r dyn Fn(&str, bool) -> Span,
-    pub(super) workspace: Span,
-    pub(super) kept: Span,
-    pub(super) states: Span,
-    /// Inputs and outputs.
-    pub(super) edge: Span,
-}
-
 impl Roots<'_> {
-    /// The memory of a root from its first byte on.
-    pub(super) fn root(&self, root: Root) -> Span {
-        let plan = self.plan;
-        let port =
-            |from: u64, port: &Port| self.edge.part(from, plan.buffer(port.buffer).ty.bytes());
-        match root {
-            Root::Workspace => self.workspace,
-            Root::Persistent => self.kept,
-            Root::State(at) => {
-                let at = at as usize;
-                self.states.part(self.states_at[at], plan.states[at].ty.bytes())
-            }
-            Root::Input(at) => port(self.ports.inputs[at as usize], &plan.inputs[at as usize]),
-            Root::Output(at) => port(self.ports.outputs[at as usize], &plan.outputs[at as usize]),
-            Root::Weight(at) => (self.weights)(&plan.weights[at as usize].name, false),
-        }
-    }
-
     /// A packed weight as a kernel gets it.
     fn packed(&self, id: BufferId) -> Span {
         let Root::Weight(at) = self.plan.buffer(id).root else {
             unreachable!("only weights are packed")
         };
         (self.weights)(&self.plan.weights[at as usize].name, true)
-    }
-
-    /// A buffer as a kernel gets it: its bytes, with the gaps between its rows where it is columns.
-    pub(super) fn span(&self, id: BufferId) -> Span {
-        let buffer = self.plan.buffer(id);
-        let bytes = buffer.ty.bytes();
-        let dense = Columns { first: 0, width: bytes, stride: 0 };
-        let Columns { first, width, stride } = buffer.columns.unwrap_or(dense);
-        let between = (bytes / width.max(1)).saturating_sub(1) * stride;
-        let whole = self.root(buffer.root).part(buffer.offset + first, between + width);
-        Span { width, stride, ..whole }
-    }
-
-    /// The pieces of a buffer in order.
-    pub(super) fn pieces(&self, id: BufferId) -> impl Iterator<Item = Span> {
-        let buffer = self.plan.buffer(id);
-        let root = self.root(buffer.root);
-        buffer.runs().map(move |(from, bytes)| root.part(from, bytes))
     }
 
     /// What the parameters of the kernel of a step are, on so many blocks along x.
@@ -245,11 +140,5 @@ mod tests {
         let fault = |place: u64, index: i32| place << 32 | u64::from(index as u32);
         assert_eq!(worst(&[u64::MAX; 3]), None);
         assert_eq!(worst(&[u64::MAX, fault(7, 9), fault(3, -1)]), Some((2, -1)));
-    }
-
-    #[test]
-    #[should_panic(expected = "bytes 8 and 9 more of 16")]
-    fn what_leaves_its_memory_is_not_made() {
-        Span::dense(0, 16).part(8, 9);
     }
 }

@@ -6,8 +6,8 @@
 //! processor, for tests. Both resolve the steps of a plan with `launches`. `docs/gpu.md` says how far each
 //! is tested.
 
-#[cfg(any(feature = "cuda", feature = "cuda-emulator"))]
-mod cache;
+#[cfg(feature = "gpu")]
+pub(crate) mod cache;
 pub mod emit;
 #[cfg(feature = "cuda-emulator")]
 pub mod emulator;
@@ -18,7 +18,7 @@ mod launches;
 #[cfg(any(feature = "cuda", feature = "cuda-emulator"))]
 pub mod nvrtc;
 #[cfg(any(feature = "cuda", feature = "cuda-emulator"))]
-mod stored;
+mod wanted;
 
 #[cfg(test)]
 mod toy;

@@ -100,7 +100,7 @@ impl Nvrtc {
     #[cfg(any(test, feature = "cuda"))]
     pub(super) fn compiles(&self) -> Result<(), Box<Fault>> {
         let empty = "extern \"C\" __global__ void empty() {}\n".to_owned();
-        self.made_of(empty, "sm_80").map(drop).map_err(|refused| {
+        self.compile_text(empty, "sm_80").map(drop).map_err(|refused| {
             let message = "the NVRTC that is here compiles nothing".to_owned();
             fault("E0856", message, refused.cause)
         })
@@ -144,14 +144,15 @@ impl Nvrtc {
         architecture: &str,
     ) -> Result<Compiled, Box<Fault>> {
         let texts = kernels.iter().map(|kernel| kernel.text.as_str());
-        self.made_of(
-            [emit::INTRINSICS, emit::COMMON].into_iter().chain(texts).collect(),
-            architecture,
-        )
+        let source: String = [emit::INTRINSICS, emit::COMMON].into_iter().chain(texts).collect();
+        self.compile_text(source, architecture)
     }
 
-    /// What it makes of a source.
-    fn made_of(&self, source: String, architecture: &str) -> Result<Compiled, Box<Fault>> {
+    /// Compiles a program of CUDA C++ that includes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn compile_text(&self, source: String, architecture: &str) -> Result<Compiled, Box<Fault>> {
         type Create = unsafe extern "C" fn(
             *mut Program,
             Text,

@@ -3,6 +3,7 @@
 
 use super::writer::{Writer, element};
 use super::{Architecture, Emitted, Place, attention, product};
+use crate::row_passes::gate_rows;
 use anyid_ir::DType;
 use anyid_ir::kernel::{Activation, Anchor, AnchorKernel, Combine};
 
@@ -42,8 +43,7 @@ pub(super) fn end(
         Combine::GateAdd { offset, stride } => {
             let residual = kernel.own_operands();
             let elements = operands[residual + 1].ty.elements();
-            let rows = elements.saturating_sub(offset + width).checked_div(stride);
-            let rows = rows.map_or(1, |rows| rows + 1);
+            let rows = gate_rows((offset, stride), width, elements);
             Some((residual, offset, stride, rows, out.table(rows)))
         }
         _ => None,

@@ -8,7 +8,8 @@
 
 use super::writer::{Writer, element, literal};
 use super::{Emitted, PIECE, Place};
-use anyid_ir::kernel::{Access, Columns, Instruction, RowFn, RowKernel, RowMap, RowReduce};
+use crate::row_passes::{RowPasses, laid_apart, table_rows};
+use anyid_ir::kernel::{Columns, Instruction, RowFn, RowKernel, RowMap, RowReduce};
 use anyid_ir::{BinaryFn, CompareFn, DType, UnaryFn};
 
 /// Columns up to which a row belongs to a part of a warp.
@@ -45,9 +46,7 @@ struct Rows<'k> {
     kernel: &'k RowKernel,
     operands: &'k [Place],
     results: &'k [Place],
-    scalars: Vec<bool>,
-    /// Number of reductions below each instruction, one above the other.
-    levels: Vec<usize>,
+    passes: RowPasses<'k>,
     shape: Shape,
     /// Registers that are kept from one loop to the next.
     held: Vec<bool>,
@@ -56,8 +55,7 @@ struct Rows<'k> {
 
 /// The source of a row kernel.
 pub(super) fn emit(kernel: &RowKernel, operands: &[Place], results: &[Place]) -> Emitted {
-    let scalars = kernel.scalars();
-    let levels = levels(kernel);
+    let passes = RowPasses::new(kernel);
     let reduces = kernel.code.iter().any(|i| matches!(i, Instruction::Reduce(..)));
     let piece = piece(kernel, operands, results);
     let share = match kernel.width {
@@ -75,7 +73,7 @@ pub(super) fn emit(kernel: &RowKernel, operands: &[Place], results: &[Place]) ->
     let shape = Shape { share, piece, chunks };
     let held = vec![false; kernel.code.len()];
     let out = Writer::new(comment, operands, results);
-    let mut rows = Rows { kernel, operands, results, scalars, levels, shape, held, out };
+    let mut rows = Rows { kernel, operands, results, passes, shape, held, out };
     rows.hold();
     rows.write();
     let blocks = match share {
@@ -109,16 +107,6 @@ impl Share {
     }
 }
 
-/// How many reductions each instruction waits for.
-fn levels(kernel: &RowKernel) -> Vec<usize> {
-    let mut levels: Vec<usize> = Vec::with_capacity(kernel.code.len());
-    for instruction in &kernel.code {
-        let below = instruction.reads().iter().map(|r| levels[usize::from(*r)]).max().unwrap_or(0);
-        levels.push(below + usize::from(matches!(instruction, Instruction::Reduce(..))));
-    }
-    levels
-}
-
 /// Elements of a piece: as many as are read at once of the widest type, if any operand or result can be
 /// read so.
 fn piece(kernel: &RowKernel, operands: &[Place], results: &[Place]) -> usize {
@@ -142,29 +130,6 @@ fn piece(kernel: &RowKernel, operands: &[Place], results: &[Place]) -> usize {
     found.unwrap_or(if turns { 2 } else { 1 })
 }
 
-/// Sizes of an access after its operand's columns are laid apart: elements before the first row, and
-/// from row to row.
-fn steps(access: &Access, place: &Place) -> (usize, usize) {
-    match place.columns {
-        None => (access.offset, access.stride),
-        Some((width, stride)) => {
-            (access.offset / width * stride + access.offset % width, access.stride / width * stride)
-        }
-    }
-}
-
-/// Rows of the table that a load by segments picks from.
-fn table_rows(access: &Access, width: usize, elements: usize) -> usize {
-    let reach = match access.columns {
-        Columns::All => width,
-        Columns::One => 1,
-        Columns::Every(period) => period.min(width),
-        Columns::Step(step) => (width - 1) * step + 1,
-    };
-    let behind = elements.saturating_sub(access.offset + reach);
-    behind.checked_div(access.stride).map_or(1, |rows| rows + 1)
-}
-
 impl Rows<'_> {
     fn single(&self) -> bool {
         self.kernel.arithmetic == DType::F32
@@ -174,46 +139,13 @@ impl Rows<'_> {
         if self.single() { "float" } else { "double" }
     }
 
-    /// Number of loops over the row.
-    fn loops(&self) -> usize {
-        self.levels.iter().max().map_or(1, |most| most + 1)
-    }
-
-    /// What is computed at the end of loop `at`: operands of its reductions; values of stores.
-    fn wanted(&self, at: usize) -> Vec<usize> {
-        let wanted = |(own, instruction): (usize, &Instruction)| match instruction {
-            Instruction::Reduce(_, x) if self.levels[own] == at + 1 => Some(usize::from(*x)),
-            Instruction::Store { value, .. } if at + 1 == self.loops() => Some(usize::from(*value)),
-            _ => None,
-        };
-        self.kernel.code.iter().enumerate().filter_map(wanted).collect()
-    }
-
-    /// The vectors that loop `at` computes, of which those in `made` are there already.
-    fn slice(&self, at: usize, made: &mut dyn FnMut(usize) -> bool) -> Vec<bool> {
-        let mut needed = vec![false; self.kernel.code.len()];
-        for wanted in self.wanted(at) {
-            needed[wanted] = !self.scalars[wanted] && !made(wanted);
-        }
-        for own in (0..needed.len()).rev() {
-            if !needed[own] {
-                continue;
-            }
-            for read in self.kernel.code[own].reads() {
-                let read = usize::from(read);
-                needed[read] |= !self.scalars[read] && !made(read);
-            }
-        }
-        needed
-    }
-
     /// Decides which registers are held from loop to loop.
     fn hold(&mut self) {
         let Some(chunks) = self.shape.chunks else { return };
         let mut made = vec![false; self.held.len()];
         let mut held = vec![false; self.held.len()];
-        for at in 0..self.loops() {
-            let slice = self.slice(at, &mut |register| {
+        for at in 0..self.passes.count() {
+            let slice = self.passes.slice(at, &mut |register| {
                 held[register] |= made[register];
                 made[register]
             });
@@ -264,7 +196,7 @@ impl Rows<'_> {
             self.out.line(format!("{} v{at}[{chunks}]{each};", self.number()));
         }
         let mut made = vec![false; self.held.len()];
-        for at in 0..self.loops() {
+        for at in 0..self.passes.count() {
             self.scalars_of(at);
             self.one_loop(at, &mut made);
         }
@@ -276,7 +208,7 @@ impl Rows<'_> {
         for (at, instruction) in kernel.code.iter().enumerate() {
             let Instruction::Load(access) = instruction else { continue };
             let place = &self.operands[access.operand];
-            let (offset, stride) = steps(access, place);
+            let (offset, stride) = laid_apart(access, place.columns);
             let row = match access.rows {
                 RowMap::Fixed => String::new(),
                 RowMap::Affine { divisor: 1, modulus: usize::MAX } => "i".to_owned(),
@@ -306,7 +238,7 @@ impl Rows<'_> {
     /// Scalars that are known before loop `at` and were not before the last.
     fn scalars_of(&mut self, at: usize) {
         for (own, instruction) in self.kernel.code.iter().enumerate() {
-            if !self.scalars[own] || self.levels[own] != at {
+            if !self.passes.scalars[own] || self.passes.levels[own] != at {
                 continue;
             }
             let value = match instruction {
@@ -340,20 +272,16 @@ impl Rows<'_> {
 
     /// A loop over the row: its vectors, its part of the reductions, in the last the stores.
     fn one_loop(&mut self, at: usize, made: &mut [bool]) {
-        let last = at + 1 == self.loops();
+        let last = at + 1 == self.passes.count();
         let (width, piece) = (self.kernel.width, self.shape.piece);
         let keeps = self.shape.chunks.is_some();
-        let slice = self.slice(at, &mut |register| keeps && made[register]);
-        let starts: Vec<(usize, RowReduce)> = self
-            .kernel
-            .code
-            .iter()
-            .enumerate()
-            .filter_map(|(own, instruction)| match instruction {
-                Instruction::Reduce(how, _) if self.levels[own] == at + 1 => Some((own, *how)),
-                _ => None,
-            })
-            .collect();
+        let slice = self.passes.slice(at, &mut |register| keeps && made[register]);
+        let reduction = |own: usize| match self.kernel.code[own] {
+            Instruction::Reduce(how, _) => (own, how),
+            _ => unreachable!("listed as one"),
+        };
+        let starts: Vec<(usize, RowReduce)> =
+            self.passes.reductions(at).into_iter().map(reduction).collect();
         for (own, how) in &starts {
             let first = if *how == RowReduce::Max { f32::NEG_INFINITY } else { 0.0 };
             self.out.line(format!("{} r{own} = {};", self.number(), literal(first, self.single())));
@@ -417,7 +345,7 @@ impl Rows<'_> {
 
     /// Register `own` as an expression; `each` says which element of a piece.
     fn register(&self, own: usize, each: &str) -> String {
-        match (self.scalars[own], self.held[own]) {
+        match (self.passes.scalars[own], self.held[own]) {
             (true, _) => format!("v{own}"),
             (false, true) => format!("v{own}[c]{each}"),
             (false, false) => format!("v{own}{each}"),
@@ -441,7 +369,7 @@ impl Rows<'_> {
         match instruction {
             Instruction::Load(access) => {
                 let place = &self.operands[access.operand];
-                let (offset, stride) = steps(&access, place);
+                let (offset, stride) = laid_apart(&access, place.columns);
                 let aligned = place.takes(piece)
                     && offset.is_multiple_of(piece)
                     && (stride.is_multiple_of(piece) || access.rows == RowMap::Fixed);
@@ -521,20 +449,8 @@ impl Rows<'_> {
         }
     }
 
-    fn is_narrow(&self, result: usize) -> bool {
-        self.kernel.result_width(result) == 1 && self.kernel.width != 1
-    }
-
     fn stores_vectors(&self) -> bool {
-        (0..self.results.len()).any(|result| !self.is_narrow(result))
-    }
-
-    fn stores(&self) -> Vec<(usize, usize)> {
-        let store = |instruction: &Instruction| match instruction {
-            Instruction::Store { result, value } => Some((*result, usize::from(*value))),
-            _ => None,
-        };
-        self.kernel.code.iter().filter_map(store).collect()
+        (0..self.results.len()).any(|result| !self.passes.is_narrow(result))
     }
 
     /// Stores of one element a row.
@@ -544,8 +460,8 @@ impl Rows<'_> {
             Share::Lanes(_) => "live && lane == 0",
             Share::Block => "lane == 0",
         };
-        for (result, value) in self.stores() {
-            if self.is_narrow(result) {
+        for (result, value) in self.passes.stores() {
+            if self.passes.is_narrow(result) {
                 let ty = element(self.results[result].ty.dtype);
                 self.out.line(format!("if ({one}) y{result}[i] = put<{ty}>(v{value});"));
             }
@@ -556,8 +472,12 @@ impl Rows<'_> {
     fn wide_stores(&mut self) {
         let (width, piece) = (self.kernel.width, self.shape.piece);
         let live = matches!(self.shape.share, Share::Lanes(_));
-        let stores: Vec<_> =
-            self.stores().into_iter().filter(|(result, _)| !self.is_narrow(*result)).collect();
+        let stores: Vec<_> = self
+            .passes
+            .stores()
+            .into_iter()
+            .filter(|(result, _)| !self.passes.is_narrow(*result))
+            .collect();
         if live {
             self.out.line("if (live) {");
         }
@@ -565,7 +485,7 @@ impl Rows<'_> {
             let place = &self.results[result];
             let (ty, stride) = (element(place.ty.dtype), place.stride(width));
             let aligned = place.takes(piece) && stride.is_multiple_of(piece);
-            if piece > 1 && aligned && !self.scalars[value] {
+            if piece > 1 && aligned && !self.passes.scalars[value] {
                 let value = self.register(value, "");
                 self.out.line(format!("store_wide(y{result} + i * {stride} + j, {value});"));
             } else {

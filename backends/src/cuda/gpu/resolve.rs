@@ -7,8 +7,9 @@ use super::Gpu;
 use super::driver::{Function, Graph, Result as Done, Value};
 use super::finite;
 use crate::cuda::emit::{Emitted, Grid};
-use crate::cuda::launches::{self, GAP, Parameter, Ports, Roots, Span, worst};
+use crate::cuda::launches::{self, Parameter, Ports, Roots, Span, worst};
 use crate::errors::RunError;
+use crate::places::GAP;
 use anyid_ir::plan::Plan;
 use std::sync::Arc;
 

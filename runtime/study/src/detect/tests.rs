@@ -125,9 +125,10 @@ fn a_model_of_another_shape_is_told_at_once() {
         &["arcface"],
         &["sface"],
     ];
-    let all: Vec<&dyn Fn(&str) -> Option<String>> = faces
+    type Open<'f> = &'f dyn Fn(&str) -> Option<String>;
+    let all: Vec<Open<'_>> = faces
         .iter()
-        .map(|open| open as &dyn Fn(&str) -> Option<String>)
+        .map(|open| open as Open<'_>)
         .chain(persons.iter().map(|open| open as _))
         .chain(identities.iter().map(|open| open as _))
         .collect();

@@ -1,48 +1,16 @@
-//! Weights as kernels for CUDA read them: row-major, in the types that plans want, or packed, each read
-//! a piece at a time.
+//! Weights as the kernels of GPUs read them: row-major, in the types that plans want, or packed, each read
+//! a piece at a time. Which form a kernel wants is its backend's affair.
 
-use super::emit::{self, Architecture};
 use crate::cpu::{read_element, write_element};
 use crate::errors::LoadError;
 use crate::{StoredWeight, WeightProvider};
-use anyid_ir::plan::{Plan, Root};
 use anyid_ir::{DType, TensorType};
-use std::collections::{BTreeMap, BTreeSet};
 
 /// Elements that are converted at once.
 const PIECE: usize = 1 << 18;
 
-/// The weights of plans by name, in every form in which their kernels read them: packed or not.
-pub(super) fn wanted<'p>(
-    plans: &[&'p Plan],
-    architecture: Architecture,
-) -> BTreeMap<(&'p str, bool), &'p TensorType> {
-    let mut all = BTreeMap::new();
-    for plan in plans {
-        let (mut plain, mut packed) = (BTreeSet::new(), BTreeSet::new());
-        for step in &plan.steps {
-            let emitted = emit::step_with_packing(plan, step, architecture);
-            for (at, id) in step.operands.iter().enumerate() {
-                if let Root::Weight(weight) = plan.buffer(*id).root {
-                    let packs = emitted.packed.contains(&at);
-                    let uses = if packs { &mut packed } else { &mut plain };
-                    uses.insert(weight as usize);
-                }
-            }
-        }
-        for (at, weight) in plan.weights.iter().enumerate() {
-            // What no step reads may be an output.
-            let packs = packed.contains(&at);
-            let forms = [(false, plain.contains(&at) || !packs), (true, packs)];
-            let forms = forms.into_iter().filter(|(_, wanted)| *wanted);
-            all.extend(forms.map(|(packs, _)| ((weight.name.as_str(), packs), &weight.ty)));
-        }
-    }
-    all
-}
-
 /// A stored weight, and the type and form in which it is wanted.
-pub(super) struct Source<'s> {
+pub(crate) struct Source<'s> {
     provider: &'s dyn WeightProvider,
     name: &'s str,
     ty: &'s TensorType,
@@ -56,7 +24,7 @@ pub(super) struct Source<'s> {
 
 impl<'s> Source<'s> {
     /// The weight called `name`.
-    pub(super) fn find(
+    pub(crate) fn find(
         provider: &'s dyn WeightProvider,
         name: &'s str,
         ty: &'s TensorType,
@@ -72,13 +40,13 @@ impl<'s> Source<'s> {
     }
 
     /// Pieces that are read are made of so many bytes: of elements, or of whole rows.
-    pub(super) fn unit(&self) -> usize {
+    pub(crate) fn unit(&self) -> usize {
         let row = self.ty.shape.iter().skip(1).product::<usize>();
         self.ty.dtype.bytes() * if self.packed { row } else { 1 }
     }
 
     /// Fills `out` with the bytes from `from` on, as they are wanted. Both are whole units.
-    pub(super) fn read(&mut self, from: u64, out: &mut [u8]) -> Result<(), LoadError> {
+    pub(crate) fn read(&mut self, from: u64, out: &mut [u8]) -> Result<(), LoadError> {
         if !self.packed {
             return self.plain(from, out);
         }
