@@ -3,7 +3,7 @@ FROM rust:1.95-slim-trixie AS build
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked -p anyid-cli
+RUN cargo build --release --locked -p anyid-cli --features provenance
 
 FROM debian:trixie-slim
 # For other containers and codecs than MP4 with H.264, GIF and PNG.

@@ -4,12 +4,13 @@
 #
 #   scripts/package.sh [DIR]         # writes DIR/anyid-rt-VERSION-TARGET.tar.gz, by default in target/
 #
-# FEATURES names features to build with, such as cuda.
+# FEATURES names features to build with, such as "provenance,cuda"; by default, provenance.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 folder=${1:-target}
 target=$(rustc -vV | sed -n 's/^host: //p')
+FEATURES=${FEATURES-provenance}
 features=(${FEATURES:+--features "$FEATURES"})
 cargo build --release --locked -p anyid-cli ${features[@]+"${features[@]}"}
 program=${CARGO_TARGET_DIR:-target}/release/anyid-rt

@@ -31,6 +31,8 @@ use crate::cmd::run::Run;
 use crate::cmd::safeguards::audit::AuditVerb;
 use crate::cmd::safeguards::consent::ConsentVerb;
 use crate::cmd::safeguards::policy::PolicyVerb;
+use crate::cmd::safeguards::provenance::ProvenanceVerb;
+use crate::cmd::safeguards::verify::Verify;
 use crate::cmd::safeguards::watermark::WatermarkVerb;
 #[cfg(feature = "serve")]
 use crate::cmd::serve::Serve;
@@ -88,6 +90,7 @@ impl Command {
             Self::Policy(args) => args.wants_json(),
             Self::Consent(args) => args.wants_json(),
             Self::Audit(args) => args.wants_json(),
+            Self::Verify(args) => args.json,
             Self::Bench(args) => match &args.what {
                 BenchWhat::Ops(args) => args.json,
                 BenchWhat::Rows(args) => args.json,
@@ -96,7 +99,8 @@ impl Command {
                 BenchWhat::Text(args) => args.phase.json,
                 BenchWhat::Train(args) => args.phase.json,
             },
-            Self::Init(_)
+            Self::Provenance(_)
+            | Self::Init(_)
             | Self::Export(_)
             | Self::Opt(_)
             | Self::Dot(_)
@@ -183,6 +187,11 @@ pub enum Command {
     /// Check and show the log of decisions.
     #[command(subcommand)]
     Audit(AuditVerb),
+    /// Say what is stated about a result, and whether it was changed since it was signed.
+    Verify(Verify),
+    /// Make the key of this installation, which signs results.
+    #[command(subcommand)]
+    Provenance(ProvenanceVerb),
     /// Explain an error code.
     Explain(Explain),
     /// Measure kernels and networks against the peak of this machine.

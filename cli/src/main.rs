@@ -1,8 +1,8 @@
 //! `anyid-rt`: the command line of the AnyID runtime.
 //!
 //! The entry point reads the flags, runs the verb, prints errors and chooses the exit code: 0
-//! success, 1 wrong input, 2 a bug of ours, 3 not enough memory, 4 nothing found, and 128 plus the number of the
-//! signal if a signal ended the run (130 for Ctrl-C). Everything that users of the library need is
+//! success, 1 wrong input, 2 a bug of ours, 3 not enough memory, 4 nothing found, 5 found and not to be
+//! believed, and 128 plus the number of the signal if a signal ended the run (130 for Ctrl-C). Everything that users of the library need is
 //! in `anyid-runtime`, not here.
 
 mod args;
@@ -104,6 +104,8 @@ fn is_clash_with_output(failure: &Failure) -> bool {
 fn dispatch(command: Command) -> Result<u8, Failure> {
     let done = match command {
         Command::Watermark(verb) => return cmd::safeguards::watermark::run(verb),
+        Command::Verify(args) => return cmd::safeguards::verify::run(&args),
+        Command::Provenance(verb) => cmd::safeguards::provenance::run(verb),
         Command::Policy(verb) => cmd::safeguards::policy::run(verb),
         Command::Consent(verb) => cmd::safeguards::consent::run(verb),
         Command::Audit(verb) => cmd::safeguards::audit::run(verb),

@@ -43,7 +43,7 @@ fn collect(folder: &Path, codes: &mut BTreeSet<String>) {
 }
 
 /// The folders of the packages whose sources are looked at.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: &[&str] = &[
     "ir",
     "passes",
     "backends",
@@ -52,6 +52,7 @@ const PACKAGES: [&str; 12] = [
     "runtime/files",
     "runtime/study",
     "runtime/guard",
+    "runtime/provenance",
     "runtime",
     "runtime/preference",
     "runtime/serve",

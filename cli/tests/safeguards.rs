@@ -57,7 +57,9 @@ fn prompts_are_checked_before_anything_is_made() {
 #[test]
 fn results_are_marked_and_the_mark_is_found() {
     let folder = Folder::new();
-    folder.run_with(&format!("{MARKED} -o a.mp4"), &prompt("x")).fine();
+    // Signatures hold random numbers.
+    let unsigned = format!("{MARKED} --no-provenance -o a.mp4");
+    folder.run_with(&unsigned, &prompt("x")).fine();
     let made = recipe(&folder, "a.mp4");
     let id = made["safeguards"]["watermark"]["id"].as_str().unwrap().to_owned();
     let found = folder.run("watermark detect a.mp4 --json --fast").fine().json();
@@ -75,7 +77,7 @@ fn results_are_marked_and_the_mark_is_found() {
     }
     assert_eq!(kept[0]["output_sha256"].as_str().unwrap().len(), 64);
     // A recipe makes the same bits, and so do frames in a folder.
-    folder.run("generate --recipe a.mp4.recipe.json -o b.mp4").fine();
+    folder.run("generate --recipe a.mp4.recipe.json --no-provenance -o b.mp4").fine();
     let bytes = |name: &str| std::fs::read(folder.path(name)).unwrap();
     assert!(bytes("a.mp4") == bytes("b.mp4"));
     folder.run("generate --recipe a.mp4.recipe.json -o frames").fine();
@@ -266,6 +268,8 @@ fn nothing_weakens_a_locked_policy() {
         "--consent warn",
         "--consents mine",
         "--frame-check off",
+        "--no-provenance",
+        "--signer local",
     ] {
         run(&format!("{flags} -o a.gif"), &[]).fails("E1103").says("would weaken it");
     }
@@ -279,6 +283,9 @@ fn nothing_weakens_a_locked_policy() {
         ("issuers", "[consent]\nissuers = [\"ed25519:mine\"]"),
         ("folders", "[consent]\nfolders = [\"mine\"]"),
         ("frames", "[frames]\ncheck = \"off\""),
+        ("unsigned", "[provenance]\nsign = \"off\""),
+        ("keyless", "[provenance]\nsigner = \"local\""),
+        ("told", "[provenance]\nprompt = \"text\""),
         ("audit", "[audit]\nenabled = false"),
         ("log", "[audit]\nfile = \"mine.jsonl\""),
         ("signer", "[audit]\nkey = \"my.key\""),
@@ -337,6 +344,8 @@ fn training_asks_for_consent_and_is_written_down() {
     record("c-2", "train");
     folder.run("train stages --config stages.toml").fine();
     train(&format!("{private} -o agreed")).fine();
+    let shown = folder.run("lora inspect agreed/adapter.safetensors").fine().out;
+    assert!(shown.contains("Use restrictions: ") && shown.contains("made of it."), "{shown}");
     folder.run("lora convert agreed/adapter.safetensors --to peft -o peft").fine();
     // A run that goes on asks again.
     folder.run("consent revoke c-2 --key studio.key").fine();

@@ -891,6 +891,12 @@ fn videos_are_made_behind_the_safeguards() {
     let recipe = format!("q/jobs/{}/video.mp4.recipe.json", made["id"].as_str().unwrap());
     let recipe: Value = serde_json::from_slice(&fs::read(folder.path(&recipe)).unwrap()).unwrap();
     assert_eq!(recipe["safeguards"]["text"], "allow", "{recipe}");
+    #[cfg(feature = "provenance")]
+    {
+        let video = format!("q/jobs/{}/video.mp4", made["id"].as_str().unwrap());
+        let verified = folder.run(&format!("verify {video} --fast --json")).fine().json();
+        assert_eq!(verified["verdict"], "intact", "{verified}");
+    }
     let shown = folder.run("audit show --json -n 100").fine().json().to_string();
     assert!(shown.contains("\"block\"") && shown.contains("\"generate\""), "{shown}");
     // Where consent is required, a reference without a record costs nothing but the request's time.

@@ -14,13 +14,21 @@ use crate::recipe::{HashedFile, Recipe};
 use anyid_files::checkpoint::hash_file;
 use anyid_files::error::unreadable;
 use anyid_files::input;
+use anyid_files::media::{ReadOptions, RgbFrame, visit_frames};
+use anyid_files::output::AtomicFile;
 pub use anyid_guard::audit::{AuditLog, Entry, Verified};
-pub use anyid_guard::{audit, consent, hex, policy, signature, text, watermark};
+pub use anyid_guard::{audit, consent, hex, policy, provenance, signature, text, watermark};
+pub use anyid_provenance as statement;
+use anyid_study::moderation::{Checker, Decision, Report, Settings, looked_at, score};
 use consent::{Demand, Gap, Records, Scope};
 use policy::{Consent, FrameCheck, Policy};
+use provenance::{Prompt, Sign};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use statement::Sealer;
+use statement::manifest::Claims;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 use text::{TextPolicy, Verdict};
 use watermark::{Key, Marker, Strength, fits};
@@ -32,7 +40,14 @@ pub struct Safeguards {
     records: Records,
     log: Option<AuditLog>,
     key: Key,
+    checker: Option<Arc<Checker>>,
+    sealer: Option<Arc<Sealer>>,
+    /// The key of salted hashes of references.
+    salt: Option<[u8; 32]>,
 }
+
+/// The audit log in the state folder.
+pub const LOG: &str = "audit.jsonl";
 
 /// Most frames that are marked side by side: as many as most pieces have.
 const TOGETHER: usize = 4;
@@ -86,6 +101,8 @@ pub struct Checked {
     pub consents: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// Values of the pictures of each reference.
+    pub pictures: Vec<Vec<f64>>,
 }
 
 /// The text of a file of rules.
@@ -128,20 +145,28 @@ pub fn rules_of(policy: &Policy) -> Result<TextPolicy> {
 }
 
 impl Safeguards {
-    /// Reads what `policy` names that concerns this use. `log` is where decisions are written down unless
-    /// the policy says.
+    /// Reads what `policy` names that concerns this use. `state` is the folder of the log of decisions,
+    /// unless the policy says another place, and of the key of this installation.
     ///
     /// # Errors
-    /// E1102 rules are refused, E1106 a consent record is damaged, E1107 the watermark's key cannot
-    /// be used, E1108 the audit log is damaged, E1110 frames must be checked and cannot be.
-    pub fn open(policy: Policy, log: Option<PathBuf>, scope: Scope) -> Result<Self> {
+    /// E1102 rules are refused, E1106 a consent record is damaged, E1107 a key cannot be used, E1108 the
+    /// audit log is damaged, E1110 frames must be checked and cannot be, E1113 and E1208 a model is not what
+    /// it should be, E1111 a signer does not sign,
+    /// E1112 results must be signed and cannot be.
+    pub fn open(policy: Policy, state: Option<PathBuf>, scope: Scope) -> Result<Self> {
         let text = rules_of(&policy)?;
         let generates = scope == Scope::Generate;
-        if policy.frames == FrameCheck::Require && generates {
-            let what = "frames have to be checked, and this program has no model that checks them";
-            return Err(Error::input("E1110", what)
-                .help("say `check = \"auto\"` in the policy, and check results elsewhere"));
+        let models = policy.frame_models.as_deref();
+        let models = models.filter(|_| generates && policy.frames != FrameCheck::Off);
+        let checker = models.map(|path| Checker::open(Settings::read(path)?)).transpose()?;
+        if policy.frames == FrameCheck::Require && generates && checker.is_none() {
+            let what = "frames have to be checked, and no model is named that checks them";
+            return Err(Error::input("E1110", what).help(
+                "name one in the policy, `models = \"FILE\"` under [frames]; or say `check = \"auto\"` \
+                 there, and check results elsewhere",
+            ));
         }
+        let checker = checker.map(Arc::new);
         let asked =
             policy.consent != Consent::Off || (!generates && policy.private != Consent::Off);
         let records = match asked {
@@ -152,11 +177,16 @@ impl Safeguards {
             Some(path) if generates => Key::private(&signature::read_secret(path)?),
             _ => Key::public(),
         };
-        let log = policy.audit_log(log)?;
+        let log = policy.audit_log(state.as_deref().map(|state| state.join(LOG)))?;
         if let Some(log) = &log {
             log.check_end()?;
         }
-        Ok(Self { policy, text, records, log, key })
+        let own = &policy.provenance;
+        let signs = generates
+            && (own.sign == Sign::Require || (own.sign == Sign::Auto && statement::OFFERED));
+        let sealer = signs.then(|| Sealer::open(own, state.as_deref())).transpose()?.map(Arc::new);
+        let salt = own.salt.as_deref().filter(|_| signs).map(signature::read_secret).transpose()?;
+        Ok(Self { policy, text, records, log, key, checker, sealer, salt })
     }
 
     /// The settings in force.
@@ -182,7 +212,7 @@ impl Safeguards {
                 format!("the text is about {name} (rule {rule}, \"{words}\"): {advice}")
             })
             .collect();
-        Ok(Checked { verdict, consents: Vec::new(), warnings })
+        Ok(Checked { verdict, warnings, ..Checked::default() })
     }
 
     /// Checks that somebody agreed to the use of each reference.
@@ -222,6 +252,76 @@ impl Safeguards {
         let hashes: Vec<&str> = references.iter().map(|file| file.sha256.as_str()).collect();
         self.blocked(&refusal, &checked.verdict, &[], &hashes, now)?;
         Err(refusal)
+    }
+
+    /// Looks at the pictures of references, if a model does that.
+    ///
+    /// # Errors
+    /// E1114 they show what they should not, E08xx they cannot be read, E1208 and E1113 the model does
+    /// not work.
+    pub fn look_at_references(
+        &self,
+        references: &[HashedFile],
+        checked: &mut Checked,
+        now: SystemTime,
+    ) -> Result<()> {
+        let Some(checker) = &self.checker else { return Ok(()) };
+        for (at, file) in references.iter().enumerate() {
+            let (mut values, mut last, mut count) = (Vec::new(), None, 0);
+            visit_frames(&file.path, &ReadOptions::default(), &mut |frame| {
+                // How many there are shows at the end.
+                last = None;
+                match looked_at(count, usize::MAX) {
+                    true => values.push(checker.value(&frame.image)?),
+                    false => last = Some(frame.image.clone()),
+                }
+                count += 1;
+                Ok(std::ops::ControlFlow::Continue(()))
+            })?;
+            if let Some(last) = &last {
+                values.push(checker.value(last)?);
+            }
+            let what = format!("reference {}", at + 1);
+            match checker.settings().decide(&values) {
+                Decision::Allow => {}
+                Decision::Warn => checked.warnings.push(doubtful(&what, score(&values))),
+                Decision::Block => {
+                    let refusal = unwanted(&what, score(&values));
+                    let hashes = [file.sha256.as_str()];
+                    self.blocked(&refusal, &checked.verdict, &[], &hashes, now)?;
+                    return Err(refusal);
+                }
+            }
+            checked.pictures.push(values);
+        }
+        Ok(())
+    }
+
+    /// What looks at the frames of a run, if a model does that; `report` is where its values go.
+    pub fn inspector(
+        &self,
+        recipe: &Recipe,
+        checked: &Checked,
+        report: Option<&Path>,
+    ) -> Option<Inspector> {
+        let checker = Arc::clone(self.checker.as_ref()?);
+        let kept = Report { references: checked.pictures.clone(), frames: Vec::new() };
+        let [_, _, frames] = recipe.size;
+        Some(Inspector { checker, kept, frames, seen: 0, report: report.map(Path::to_owned) })
+    }
+
+    /// Writes down that a run was refused for its frames; other errors are none of this.
+    ///
+    /// # Errors
+    /// Those of the audit log.
+    pub fn note_refusal(&self, error: &Error, recipe: &Recipe, checked: &Checked) -> Result<()> {
+        if error.code() != "E1114" {
+            return Ok(());
+        }
+        let files = recipe.references.iter().chain(&recipe.choices.first_frame);
+        let hashes: Vec<&str> = files.map(|file| file.sha256.as_str()).collect();
+        let texts = [recipe.prompt.as_str()];
+        self.blocked(error, &checked.verdict, &texts, &hashes, SystemTime::now())
     }
 
     /// Checks that somebody agreed to training on each of the files; gives the ids of the records that
@@ -304,9 +404,40 @@ impl Safeguards {
         Some(MarkAs { key: self.key.clone(), id: content_id(recipe), strength, threads: 1 })
     }
 
-    /// What a recipe says about the safeguards of its run.
-    pub fn statement(&self, recipe: &Recipe, checked: &Checked) -> Value {
+    /// What signs a result of this form ([`ResultFiles::ending`]), if anything does; a warning if its form
+    /// is what prevents it.
+    ///
+    /// # Errors
+    /// E1112 it must be signed, and the form has no place for a statement.
+    pub fn seal(&self, form: &str, checked: &mut Checked) -> Result<Option<Seal>> {
+        let Some(sealer) = &self.sealer else { return Ok(None) };
+        if !statement::has_place(form) {
+            if self.policy.provenance.sign == Sign::Require {
+                let what = format!("results must be signed, and .{form} has no place for that");
+                return Err(Error::input("E1112", what)
+                    .help("write an .mp4, a .gif or a folder of PNG frames"));
+            }
+            let what = format!(".{form} has no place for a signed statement of origin");
+            checked.warnings.push(what);
+            return Ok(None);
+        }
+        Ok(Some(Seal {
+            sealer: Arc::clone(sealer),
+            form: form.to_owned(),
+            prompt: self.policy.provenance.prompt,
+            salt: self.salt,
+        }))
+    }
+
+    /// What a recipe says about the safeguards of its run; `seal` is what will sign the result.
+    pub fn statement(&self, recipe: &Recipe, checked: &Checked, seal: Option<&Seal>) -> Value {
         let policy = &self.policy;
+        let signed = match (seal, &self.sealer, policy.provenance.sign) {
+            (Some(seal), _, _) => json!({ "signer": seal.sealer.signer() }),
+            (None, _, Sign::Off) => json!("off"),
+            (None, Some(_), _) => json!("no_place"),
+            (None, None, _) => json!("none"),
+        };
         let mark = match (self.mark(recipe), policy.watermark.strength()) {
             (Some(mark), _) => json!({
                 "id": format!("{:08x}", mark.id),
@@ -322,8 +453,14 @@ impl Safeguards {
             "rules_sha256": self.text.hash(),
             "consent": policy.consent.to_string(),
             "consents": checked.consents,
-            "frame_check": "none",
+            "frame_check": match (policy.frames, &self.checker) {
+                (FrameCheck::Off, _) => "off",
+                (_, None) => "none",
+                (_, Some(_)) => "allow",
+            },
             "watermark": mark,
+            "provenance": signed,
+            "off": policy.switched_off(),
             "audit": self.log.is_some(),
             "locked": policy.locked.is_some(),
         })
@@ -400,12 +537,25 @@ impl Safeguards {
             let shown: Vec<_> =
                 made.references.iter().chain(&made.choices.first_frame).cloned().collect();
             self.check_references(&shown, Scope::Generate, &mut checked, now)?;
-            made.safeguards = Some(self.statement(made, &checked));
+            self.look_at_references(&shown, &mut checked, now)?;
+            files.inspect(self.inspector(made, &checked, None));
+            let seal = self.seal(&files.ending(), &mut checked)?;
+            made.safeguards = Some(self.statement(made, &checked, seal.as_ref()));
+            files.seal(seal);
             files.mark(self.mark(made).map(|mark| MarkAs { threads, ..mark }).as_ref());
             Ok(())
         };
-        let made = pipeline.to_file(request, path, options, Some(&mut decide), cancel, events)?;
-        let (report, finished, recipe) = made;
+        let mut begun = None;
+        let mut decide = |made: &mut Recipe, files: &mut ResultFiles| {
+            decide(made, files)?;
+            begun = Some(made.clone());
+            Ok(())
+        };
+        let made = pipeline.to_file(request, path, options, Some(&mut decide), cancel, events);
+        if let (Err(error), Some(begun)) = (&made, &begun) {
+            self.note_refusal(error, begun, &checked)?;
+        }
+        let (report, finished, recipe) = made?;
         let recipe = recipe.expect("a run that is decided about has a recipe");
         let kept = self.finished(&recipe, &checked, &finished.written.path, SystemTime::now());
         let unkept = unless_locked(kept, &self.policy)?;
@@ -444,6 +594,127 @@ impl Safeguards {
         more.insert("code".to_owned(), json!(refusal.code()));
         more.insert("refs".to_owned(), json!(references));
         self.write_down(&Entry { event: "block", decision: "block", more }, now)
+    }
+}
+
+fn unwanted(what: &str, value: f64) -> Error {
+    let what = format!("{what} may show what it should not: the model gives {value:.2}");
+    Error::input("E1114", what).help("use other references or words; nothing of this run was kept")
+}
+
+fn doubtful(what: &str, value: f64) -> String {
+    format!("{what} may show what it should not (the model gives {value:.2}): look at it")
+}
+
+/// What looks at the frames of a run.
+#[derive(Debug)]
+pub struct Inspector {
+    checker: Arc<Checker>,
+    kept: Report,
+    /// How many frames there will be, and how many were there.
+    frames: usize,
+    seen: usize,
+    report: Option<PathBuf>,
+}
+
+impl Inspector {
+    /// Takes the next frame, of interleaved RGB.
+    ///
+    /// # Errors
+    /// E1208 and E1113 the model does not work.
+    pub fn see(&mut self, rgb: &[u8], width: usize, height: usize) -> Result<()> {
+        if looked_at(self.seen, self.frames) {
+            let frame = RgbFrame { width, height, data: rgb.to_vec() };
+            self.kept.frames.push((self.seen, self.checker.value(&frame)?));
+        }
+        self.seen += 1;
+        Ok(())
+    }
+
+    /// What follows from all of them: the recipe that says so.
+    ///
+    /// # Errors
+    /// E1114 there must be no result, E101x the report cannot be written.
+    pub fn conclude(self, made: &Recipe, events: &mut dyn FnMut(Event)) -> Result<Recipe> {
+        let value = self.kept.to_json(self.checker.settings());
+        if let Some(path) = &self.report {
+            let mut file = AtomicFile::create(path)?;
+            file.append(format!("{value:#}\n").as_bytes())?;
+            file.commit()?;
+        }
+        let values: Vec<f64> = self.kept.frames.iter().map(|(_, value)| *value).collect();
+        let decision = self.checker.settings().decide(&values);
+        match decision {
+            Decision::Allow => {}
+            Decision::Warn => events(Event::Warning(doubtful("the result", score(&values)))),
+            Decision::Block => return Err(unwanted("the result", score(&values))),
+        }
+        let mut made = made.clone();
+        if let Some(safeguards) = &mut made.safeguards {
+            safeguards["frame_check"] = json!(decision.name());
+            safeguards["frame_score"] = value["score"].clone();
+        }
+        Ok(made)
+    }
+}
+
+/// What signs a result when it is complete.
+#[derive(Clone, Debug)]
+pub struct Seal {
+    sealer: Arc<Sealer>,
+    form: String,
+    prompt: Prompt,
+    salt: Option<[u8; 32]>,
+}
+
+impl Seal {
+    /// Signs the result that lies under a temporary name at `path` and was made as `recipe` says.
+    ///
+    /// # Errors
+    /// E1111 it cannot be signed, E101x it cannot be written.
+    pub fn apply(&self, path: &Path, recipe: &Recipe) -> Result<()> {
+        let policy = recipe.safeguards.clone().unwrap_or_default();
+        let mark = policy["watermark"]["id"].as_str().map(str::to_owned);
+        let files = recipe.references.iter().chain(&recipe.choices.first_frame);
+        let mut value = recipe.to_json();
+        // Files are told by their hashes, the references among them as ingredients.
+        remove_places(&mut value);
+        if let Some(object) = value.as_object_mut() {
+            for key in ["references", "first_frame", "output", "safeguards"] {
+                object.shift_remove(key);
+            }
+            for key in ["prompt", "negative_prompt"] {
+                if self.prompt == Prompt::Sha256
+                    && let Some(Value::String(text)) = object.shift_remove(key)
+                {
+                    let hash = hex(&Sha256::digest(text));
+                    object.insert(format!("{key}_sha256"), Value::String(hash));
+                }
+            }
+        }
+        let references = files.map(|file| statement::manifest::Reference {
+            sha256: file.sha256.clone(),
+            format: media_type(&file.path).to_owned(),
+        });
+        let claims = Claims {
+            version: recipe.product.clone(),
+            references: references.collect(),
+            salt: self.salt,
+            mark,
+            recipe: value,
+            policy,
+        };
+        self.sealer.seal(path, &self.form, &claims)
+    }
+}
+
+/// The format of a file, by its first bytes.
+fn media_type(path: &Path) -> &'static str {
+    use anyid_files::media::{Signature, sniff};
+    match input::head(path, 256).map(|head| sniff(&head)) {
+        Ok(Signature::Still(format)) => format.to_mime_type(),
+        Ok(Signature::Mp4) => "video/mp4",
+        _ => "application/octet-stream",
     }
 }
 

@@ -3,7 +3,8 @@
 //! `cargo run --release -p anyid-guard --example attacks -- [CLIPS [BLANK [PICTURE…]]]` marks CLIPS
 //! clips (20) of 1280x704 pixels and 24 frames, of which every third walks over one of the pictures,
 //! puts each through every attack, and looks for the mark. Then it looks for marks in BLANK clips
-//! (1,000) that have none or one of another key. The attacks with x264 need an `ffmpeg` that has it.
+//! (1,000) that have none or one of another key. The attacks with x264 need an `ffmpeg` that has it; with
+//! `ATTACKS=WORDS` in the environment, only those are made whose name holds the words.
 
 #[path = "../tests/scenes/mod.rs"]
 mod scenes;
@@ -82,6 +83,9 @@ fn attacks() -> Vec<Attack> {
         if attack.name.contains("ultrafast") {
             attack.preset = "ultrafast";
         }
+    }
+    if let Ok(words) = std::env::var("ATTACKS") {
+        list.retain(|attack| attack.name.contains(&words));
     }
     list
 }

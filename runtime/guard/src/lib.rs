@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod consent;
 pub mod policy;
+pub mod provenance;
 pub mod signature;
 pub mod text;
 mod time;

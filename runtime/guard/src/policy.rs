@@ -5,6 +5,7 @@
 //! weaken is an error. A file counts as locked only if whoever runs the program cannot change it.
 
 use crate::audit::AuditLog;
+use crate::provenance::{Provenance, ProvenanceLayer, Sign};
 use crate::signature::SecretKey;
 use crate::watermark::Strength;
 use anyid_files::error::{Error, Result, unreadable};
@@ -117,6 +118,10 @@ pub struct Policy {
     pub adult: bool,
     /// Whether frames are looked at.
     pub frames: FrameCheck,
+    /// The file that names the models that do so.
+    pub frame_models: Option<PathBuf>,
+    /// Signed statements of origin.
+    pub provenance: Provenance,
     /// Whether decisions are written down.
     pub audit: bool,
     /// Where; the state folder if not said.
@@ -144,6 +149,8 @@ impl Default for Policy {
             issuers: Vec::new(),
             adult: false,
             frames: FrameCheck::Auto,
+            frame_models: None,
+            provenance: Provenance::default(),
             audit: true,
             audit_file: None,
             audit_key: None,
@@ -171,6 +178,8 @@ pub struct Layer {
     pub consent: ConsentLayer,
     /// Frames.
     pub frames: FrameLayer,
+    /// Statements of origin.
+    pub provenance: ProvenanceLayer,
     /// The log.
     pub audit: AuditLayer,
 }
@@ -217,6 +226,8 @@ pub struct ConsentLayer {
 pub struct FrameLayer {
     /// [`Policy::frames`].
     pub check: Option<FrameCheck>,
+    /// [`Policy::frame_models`].
+    pub models: Option<PathBuf>,
 }
 
 /// `[audit]` of a policy.
@@ -257,9 +268,11 @@ impl Layer {
         layer.source = path.display().to_string();
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         let AuditLayer { file, key, .. } = &mut layer.audit;
-        let files = [&mut layer.watermark.key, file, key].into_iter().flatten();
+        let files = [&mut layer.watermark.key, &mut layer.frames.models, file, key];
+        let files = files.into_iter().flatten();
         let lists = layer.text.rules.iter_mut().chain(layer.consent.folders.iter_mut().flatten());
         files.chain(lists).for_each(|path| *path = folder.join(&*path));
+        layer.provenance.start_at(&folder);
         layer.contradiction().map_or(Ok(()), |what| Err(bad(what.to_owned())))?;
         if layer.locked {
             check_owner(path)?;
@@ -268,7 +281,7 @@ impl Layer {
     }
 
     fn contradiction(&self) -> Option<&'static str> {
-        let Self { locked, watermark, consent, audit, .. } = self;
+        let Self { locked, watermark, consent, audit, provenance, .. } = self;
         let off = consent.mode == Some(Consent::Off);
         if watermark.strength == Some(Mark::Off) && watermark.key.is_some() {
             Some("[watermark] has a key, and strength is \"off\"")
@@ -281,7 +294,7 @@ impl Layer {
         } else if *locked && audit.enabled != Some(false) && audit.file.is_none() {
             Some("a locked policy names [audit] file: the usual place is the user's own")
         } else {
-            None
+            provenance.contradiction()
         }
     }
 }
@@ -388,7 +401,7 @@ impl Policy {
     }
 
     fn join(&mut self, layer: &Layer) -> Result<()> {
-        let Layer { source, locked, text, watermark, consent, frames, audit } = layer;
+        let Layer { source, locked, text, watermark, consent, frames, provenance, audit } = layer;
         let joining = Joining { source, lock: self.locked.clone() };
         let on = |value: Option<bool>| value.map(OnOff);
         let mut filter = OnOff(self.text_filter);
@@ -410,6 +423,15 @@ impl Policy {
         joining.ordered("the demand for adults", &mut adult, on(consent.adult))?;
         self.adult = adult.0;
         joining.ordered("the check of frames", &mut self.frames, frames.check)?;
+        let models = frames.models.clone().map(Some);
+        joining.fixed("the models that look at frames", &mut self.frame_models, models)?;
+        let own = &mut self.provenance;
+        joining.ordered("signing", &mut own.sign, provenance.sign)?;
+        joining.fixed("the signer", &mut own.signer, provenance.chosen())?;
+        joining.fixed("how prompts are told", &mut own.prompt, provenance.prompt)?;
+        let salt = provenance.salt.clone().map(Some);
+        joining.fixed("the salt of references", &mut own.salt, salt)?;
+        joining.fixed("the time for signing", &mut own.patience, provenance.patience)?;
         let mut kept = OnOff(self.audit);
         joining.ordered("the audit log", &mut kept, on(audit.enabled))?;
         self.audit = kept.0;
@@ -441,6 +463,11 @@ impl Policy {
             "issuers": self.issuers,
             "adult": self.adult,
             "frames": self.frames.to_string(),
+            "frame_models": self.frame_models.as_ref().map(|path| path.display().to_string()),
+            "provenance": self.provenance.sign.to_string(),
+            "signer": self.provenance.signer.to_string(),
+            "provenance_prompt": self.provenance.prompt.to_string(),
+            "provenance_salt": self.provenance.salt.as_ref().map(|path| path.display().to_string()),
             "audit": self.audit,
             "audit_file": self.audit_file.as_ref().map(|path| path.display().to_string()),
             "audit_key": self.audit_key.as_ref().map(|path| path.display().to_string()),
@@ -468,6 +495,7 @@ impl Policy {
             (self.watermark == Mark::Off, "the watermark"),
             (self.consent == Consent::Off, "the check of consent"),
             (self.frames == FrameCheck::Off, "the check of frames"),
+            (self.provenance.sign == Sign::Off, "the signed statement of origin"),
             (!self.audit, "the audit log"),
         ];
         all.into_iter().filter(|(off, _)| *off).map(|(_, what)| what).collect()
@@ -526,6 +554,13 @@ mod tests {
             "[consent]\nissuers = [\"ed25519:x\", \"ed25519:mine\"]",
             "[consent]\nfolders = [\"/mine\"]",
             "[frames]\ncheck = \"off\"",
+            "[frames]\nmodels = \"/mine\"",
+            "[provenance]\nsign = \"off\"",
+            "[provenance]\nsigner = \"local\"",
+            "[provenance]\nsigner = \"command\"\ncommand = [\"mine\"]",
+            "[provenance]\nprompt = \"text\"",
+            "[provenance]\nsalt = \"/mine\"",
+            "[provenance]\npatience = 1",
             "[audit]\nenabled = false",
             "[audit]\nfile = \"/tmp/x\"",
             "[audit]\nkey = \"/mine\"",
@@ -548,6 +583,7 @@ mod tests {
             "[text]\nfilter = true\nrules = [\"more\"]",
             "[watermark]\nstrength = \"strong\"",
             "[frames]\ncheck = \"require\"",
+            "[provenance]\nsign = \"require\"\nsigner = \"ephemeral\"",
             "[consent]\nmode = \"require\"\nadult = true",
             "locked = false",
         ] {
@@ -568,6 +604,10 @@ mod tests {
             ("[audit]\nenabled = false\nfile = \"a\"", "E1102", "says what the log"),
             ("[audit]\nenabled = false\nkey = \"a\"", "E1102", "says what the log"),
             ("locked = true", "E1102", "names [audit] file"),
+            ("[provenance]\nsigner = \"pem\"\nkey = \"k\"", "E1102", "needs certificates"),
+            ("[provenance]\nkey = \"k\"", "E1102", "go with signer"),
+            ("[provenance]\nsign = \"off\"\nsigner = \"local\"", "E1102", "has a signer"),
+            ("[provenance]\nsigner = \"cloud\"", "E1102", "unknown variant"),
             ("= =", "E1102", "this is no policy"),
         ] {
             std::fs::write(&path, text).unwrap();

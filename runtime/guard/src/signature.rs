@@ -94,8 +94,12 @@ pub fn read_secret(path: &Path) -> Result<[u8; 32]> {
         .ok_or_else(|| bad("this is no key file: 64 hexadecimal digits belong there"))
 }
 
+/// Checks that nobody but its owner may use a key file.
+///
+/// # Errors
+/// E1107 if others may, E0911 if nothing is known of it.
 #[cfg(unix)]
-fn check_private(path: &Path) -> Result<()> {
+pub fn check_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let about = std::fs::metadata(path).map_err(|fault| unreadable(path, fault))?;
     match about.permissions().mode() & 0o077 {
@@ -108,8 +112,12 @@ fn check_private(path: &Path) -> Result<()> {
     }
 }
 
+/// Whether others may use a key file does not show here.
+///
+/// # Errors
+/// None.
 #[cfg(not(unix))]
-fn check_private(_: &Path) -> Result<()> {
+pub fn check_private(_: &Path) -> Result<()> {
     Ok(())
 }
 

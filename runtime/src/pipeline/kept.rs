@@ -137,6 +137,13 @@ impl Kept {
         })
     }
 
+    /// The end of a run whose result must not be: nothing of it stays.
+    pub(super) fn discard(self) {
+        if let At::Stored(_, own) = self.at {
+            own.remove();
+        }
+    }
+
     /// What the user should know after the run has failed: where the latents are, if anywhere, and
     /// how to go on from there.
     pub(super) fn advice(self) -> Option<String> {

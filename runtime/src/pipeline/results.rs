@@ -19,8 +19,8 @@ use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::writer::{VideoWriter, WriterOptions, WrittenInfo, makes_folder};
 use crate::places::Places;
 use crate::recipe::{self, Recipe};
-use crate::safeguards::MarkAs;
 use crate::safeguards::watermark::Marker;
+use crate::safeguards::{Inspector, MarkAs, Seal};
 use anyid_ir::Tensor;
 use std::path::{Path, PathBuf};
 
@@ -101,6 +101,10 @@ pub struct ResultFiles {
     preview: Option<PreviewOptions>,
     /// What marks frames, and how many of them side by side.
     marker: Option<(Marker, usize)>,
+    /// What signs the result.
+    seal: Option<Seal>,
+    /// What looks at frames.
+    inspector: Option<Inspector>,
 }
 
 impl FileOptions {
@@ -161,6 +165,8 @@ impl ResultFiles {
             state,
             preview: options.preview.clone(),
             marker: options.mark.as_ref().map(MarkAs::marker),
+            seal: None,
+            inspector: None,
         })
     }
 
@@ -186,6 +192,22 @@ impl ResultFiles {
         self.marker = mark.map(MarkAs::marker);
     }
 
+    /// The ending of the form of the result; `frames` for a folder of them.
+    pub fn ending(&self) -> String {
+        self.writer.ending()
+    }
+
+    /// Has frames looked at before they are marked. A result that is refused is not left, nor are its
+    /// latents.
+    pub fn inspect(&mut self, inspector: Option<Inspector>) {
+        self.inspector = inspector;
+    }
+
+    /// Has the result signed when it is complete.
+    pub fn seal(&mut self, seal: Option<Seal>) {
+        self.seal = seal;
+    }
+
     /// Runs what was planned and writes the result.
     ///
     /// # Errors
@@ -209,7 +231,21 @@ impl ResultFiles {
         }
         let mut receiver = ToFiles { files: &mut self, made, sampling, events: &mut *events };
         let outcome = plan.run(cancel, &mut receiver);
-        let Self { writer, output, recipe, mut latents, state, .. } = self;
+        let Self { writer, output, recipe, mut latents, state, seal, inspector, .. } = self;
+        let mut seen = None;
+        if let (Ok(_), Some(inspector), Some(made)) = (&outcome, inspector, made) {
+            match inspector.conclude(made, events) {
+                Ok(recipe) => seen = Some(recipe),
+                Err(refusal) => {
+                    latents.discard();
+                    if let Some(state) = state {
+                        state.done();
+                    }
+                    return Err(refusal);
+                }
+            }
+        }
+        let made = seen.as_ref().or(made);
         let outcome = outcome.and_then(|report| {
             if let Some(warning) = match (sampling, &state) {
                 (true, Some(_)) => latents.store(&report.latents, made)?,
@@ -217,7 +253,7 @@ impl ResultFiles {
             } {
                 events(Event::Warning(warning));
             }
-            let (written, notes, recipe) = finish(writer, recipe, &output, made)?;
+            let (written, notes, recipe) = finish(writer, recipe, &output, made, seal)?;
             Ok((report, written, notes, recipe))
         });
         match outcome {
@@ -248,8 +284,12 @@ fn finish(
     recipe: Option<AtomicFile>,
     asked: &Path,
     made: Option<&Recipe>,
+    seal: Option<Seal>,
 ) -> Result<(WrittenInfo, Vec<String>, Option<PathBuf>)> {
-    let (mut written, video) = writer.finish_unnamed()?;
+    let (mut written, video) = writer.finish_after(&mut |path| match (&seal, made) {
+        (Some(seal), Some(made)) => seal.apply(path, made),
+        _ => Ok(()),
+    })?;
     let target = video.path().to_owned();
     let mut names = match (recipe, made) {
         (Some(file), Some(made)) => {
@@ -347,6 +387,9 @@ impl Receiver for ToFiles<'_> {
             let here = &mut held[..together.min(frames - start)];
             for (t, rgb) in (start..).zip(&mut *here) {
                 planar_to_rgb(values, frames, t, height, width, Rounding::default(), rgb);
+                if let Some(inspector) = &mut self.files.inspector {
+                    inspector.see(rgb, width, height)?;
+                }
             }
             if let Some((marker, threads)) = &self.files.marker {
                 marker.mark(here, width, height, *threads);

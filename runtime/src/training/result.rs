@@ -46,6 +46,13 @@ pub fn file(kind: Kind, network: TrainedNetwork, end: &str) -> String {
 /// The key of the header that says what made a result.
 const TRAINED: &str = "anyid.trained";
 
+/// What adapters say of their use, under `anyid.use`.
+pub const USE: &str = "Attribution: trained with anyid-rt; name the base model and keep this notice. \
+    Use restrictions: not for pictures of people who did not agree to them; not to deceive anybody \
+    about what a person said or did; not for sexual or degrading pictures of real people, and for \
+    none that harm children; not to harass, to watch or to discriminate against people; results are \
+    told to be made by a model. Pass this on with the file and with whatever is made of it.";
+
 /// The update of which the result at `path` is; none where it does not say so.
 pub fn updates(path: &Path) -> Option<u64> {
     let file = Checkpoint::open(path).ok()?;
@@ -145,6 +152,7 @@ pub fn write(
     let (mut rows, alpha) = (Vec::new(), [settings.lora.alpha as f32]);
     match kind {
         Kind::Lora | Kind::Dpo => {
+            say("use", USE.to_owned());
             say("rank", settings.lora.rank.to_string());
             say("alpha", settings.lora.alpha.to_string());
             say("target_modules", settings.lora.targets.join(" "));

@@ -16,6 +16,7 @@ pub mod group;
 pub mod lines;
 #[cfg(feature = "curate")]
 mod model;
+pub mod moderation;
 pub mod picture;
 pub mod pool;
 pub mod prompt;

@@ -301,6 +301,9 @@ pub struct Generate {
     /// [default: the environment variable ANYID_RT_TRACE].
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Write down what the models that look at frames gave: values, and no pictures.
+    #[arg(long, value_name = "FILE", help_heading = "Safeguards")]
+    pub moderation_report: Option<PathBuf>,
     #[command(flatten)]
     pub safeguards: SafeguardArgs,
     /// File of defaults, TOML whose table `generate` has flags as keys; those of the command come before

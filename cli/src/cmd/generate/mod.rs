@@ -172,7 +172,11 @@ fn make(
     }
     let shown: Vec<_> = made.references.iter().chain(&made.choices.first_frame).cloned().collect();
     guards.check_references(&shown, Scope::Generate, &mut checked, now)?;
-    made.safeguards = Some(guards.statement(&made, &checked));
+    guards.look_at_references(&shown, &mut checked, now)?;
+    files.inspect(guards.inspector(&made, &checked, args.moderation_report.as_deref()));
+    let seal = guards.seal(&files.ending(), &mut checked)?;
+    made.safeguards = Some(guards.statement(&made, &checked, seal.as_ref()));
+    files.seal(seal);
     let threads = args.on.thread_count();
     files.mark(guards.mark(&made).map(|mark| MarkAs { threads, ..mark }).as_ref());
     introduce(&mut progress, &made, old, model, sampling);
@@ -205,6 +209,9 @@ fn make(
     let outcome = files.run(plan, cancel, Some(&made), &mut |event| watcher.see(event));
     // The trace of an interrupted or failed run is written as well.
     let traced = trace.write();
+    if let Err(error) = &outcome {
+        guards.note_refusal(error, &made, &checked)?;
+    }
     let (report, finished) = outcome?;
     let kept = guards.finished(&made, &checked, &finished.written.path, SystemTime::now());
     progress.clear();
@@ -241,7 +248,7 @@ fn warn_of(guards: &Safeguards, checked: &Checked, watcher: &mut Watcher<'_>) {
     if !off.is_empty() {
         watcher.see(Event::Warning(format!("switched off: {}", off.join(", "))));
     }
-    if guards.policy().frames == FrameCheck::Auto {
+    if guards.policy().frames == FrameCheck::Auto && guards.policy().frame_models.is_none() {
         watcher.progress.note("frames are not checked (no model configured)");
     }
 }
@@ -276,6 +283,9 @@ fn places(args: &Generate, wishes: &Wishes, options: &FileOptions) -> Places {
     options.add_places(&wishes.output, wishes.latents.is_none(), &mut places);
     if let Some(path) = trace::path(args.trace.as_deref()) {
         places.writes("--trace", &path);
+    }
+    if let Some(path) = &args.moderation_report {
+        places.writes("--moderation-report", path);
     }
     if !is_standard_output(&wishes.output) {
         places.prints("the report");

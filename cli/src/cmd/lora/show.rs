@@ -81,7 +81,9 @@ pub fn shown(adapter: &Adapter, list: bool, ground: Option<&Ground>) -> Result<S
         text.push_str(&format!("unknown   … ({} in all)\n", adapter.unmatched.len()));
     }
     for (key, value) in &adapter.metadata {
-        let short: String = output::plain(value).chars().take(100).collect();
+        // What is said of its use is there to be read.
+        let most = if key == "anyid.use" { 2000 } else { 100 };
+        let short: String = output::plain(value).chars().take(most).collect();
         text.push_str(&format!("metadata  {}: {short}\n", output::plain(key)));
     }
     let mut json = json!({

@@ -7,6 +7,8 @@
 pub mod audit;
 pub mod consent;
 pub mod policy;
+pub mod provenance;
+pub mod verify;
 pub mod watermark;
 
 use crate::render;
@@ -14,7 +16,8 @@ use anyid_runtime::Result;
 use anyid_runtime::places::Places;
 use anyid_runtime::safeguards::consent::Scope;
 use anyid_runtime::safeguards::policy::{Consent, FrameCheck, Layer, Mark, Policy, SYSTEM};
-use anyid_runtime::safeguards::{Entry, Safeguards, output_hash, unless_locked};
+use anyid_runtime::safeguards::provenance::{Sign, Signer};
+use anyid_runtime::safeguards::{Entry, LOG, Safeguards, output_hash, unless_locked};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
@@ -54,9 +57,16 @@ pub struct SafeguardArgs {
     /// A private key of the watermark [default: the published one].
     #[arg(long, value_name = "FILE", help_heading = "Safeguards")]
     pub watermark_key: Option<PathBuf>,
-    /// Whether frames are checked; this program has no model that could [default: auto].
+    /// Whether frames are looked at by the models that the policy names [default: auto].
     #[arg(long, value_enum, value_name = "MODE", help_heading = "Safeguards")]
     pub frame_check: Option<FrameCheckName>,
+    /// Have results signed: ephemeral (by a new key for each), local (by the key of this installation),
+    /// pem:CHAIN.pem,KEY.pem or command:PROGRAM [default: ephemeral, if this program can sign].
+    #[arg(long, value_name = "SIGNER", help_heading = "Safeguards")]
+    pub signer: Option<Signer>,
+    /// Do not sign results.
+    #[arg(long, conflicts_with = "signer", help_heading = "Safeguards")]
+    pub no_provenance: bool,
 }
 
 /// Strength of the watermark.
@@ -165,7 +175,7 @@ impl PolicyArgs {
     /// # Errors
     /// As [`SafeguardArgs::policy`] and [`Safeguards::open`].
     pub fn for_training(&self) -> Result<Safeguards> {
-        Safeguards::open(self.joined(self.layers(true))?, audit_log(), Scope::Train)
+        Safeguards::open(self.joined(self.layers(true))?, state_folder(), Scope::Train)
     }
 }
 
@@ -185,6 +195,15 @@ impl SafeguardArgs {
         if let Some(mode) = self.frame_check {
             add("--frame-check", &|layer| layer.frames.check = Some(mode.into()));
         }
+        if let Some(signer) = &self.signer {
+            add("--signer", &|layer| {
+                layer.provenance.sign = Some(Sign::Require);
+                layer.provenance.set_signer(signer);
+            });
+        }
+        if self.no_provenance {
+            add("--no-provenance", &|layer| layer.provenance.sign = Some(Sign::Off));
+        }
         layers
     }
 
@@ -195,6 +214,10 @@ impl SafeguardArgs {
             if let Some(path) = path {
                 places.reads(flag, path);
             }
+        }
+        if let Some(Signer::Pem { certificates, key }) = &self.signer {
+            places.reads("--signer", certificates);
+            places.reads("--signer", key);
         }
     }
 
@@ -211,7 +234,7 @@ impl SafeguardArgs {
     /// # Errors
     /// As [`Self::policy`] and [`Safeguards::open`].
     pub fn open(&self) -> Result<Safeguards> {
-        Safeguards::open(self.policy()?, audit_log(), Scope::Generate)
+        Safeguards::open(self.policy()?, state_folder(), Scope::Generate)
     }
 }
 
@@ -245,7 +268,7 @@ pub fn write_down_export(verb: &str, output: &Path) -> Result<()> {
 }
 
 /// The state folder of the user.
-fn state_folder() -> Option<PathBuf> {
+pub fn state_folder() -> Option<PathBuf> {
     let variable = |name: &str| -> Option<OsString> {
         std::env::var_os(name).filter(|value| Path::new(value).is_absolute())
     };
@@ -256,5 +279,5 @@ fn state_folder() -> Option<PathBuf> {
 
 /// Where the audit log is unless a policy says.
 pub fn audit_log() -> Option<PathBuf> {
-    state_folder().map(|folder| folder.join("audit.jsonl"))
+    state_folder().map(|folder| folder.join(LOG))
 }

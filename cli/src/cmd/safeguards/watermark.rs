@@ -74,8 +74,23 @@ pub fn run(verb: WatermarkVerb) -> std::result::Result<u8, Failure> {
         Some(path) => Key::private(&read_secret(path)?),
         None => Key::public(),
     };
+    let seen = look(&args.file, &key, args.fast)?;
+    let id = seen.payload.map(|payload| format!("{:08x}", payload.id));
+    write_down("verify", json!({ "output_sha256": output_hash(&args.file)?, "watermark_id": id }))?;
+    match args.json {
+        true => output::print_json(&json(&seen))?,
+        false => output::print(&text(&seen))?,
+    }
+    Ok(if seen.present { 0 } else { NOT_FOUND })
+}
+
+/// Looks for the mark of a key.
+///
+/// # Errors
+/// E08xx for videos, E0802 for a folder without frames.
+pub fn look(path: &Path, key: &Key, fast: bool) -> Result<Detection> {
     let mut picker = Picker::default();
-    for path in files(&args.file)? {
+    for path in files(path)? {
         visit_frames(&path, &ReadOptions::default(), &mut |frame| {
             let image = frame.image;
             match picker.wants() {
@@ -86,15 +101,8 @@ pub fn run(verb: WatermarkVerb) -> std::result::Result<u8, Failure> {
         })?;
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let search = if args.fast { Search::Fast } else { Search::Full };
-    let seen = Detector::new(&key).detect(picker.frames(), search, threads);
-    let id = seen.payload.map(|payload| format!("{:08x}", payload.id));
-    write_down("verify", json!({ "output_sha256": output_hash(&args.file)?, "watermark_id": id }))?;
-    match args.json {
-        true => output::print_json(&json(&seen))?,
-        false => output::print(&text(&seen))?,
-    }
-    Ok(if seen.present { 0 } else { NOT_FOUND })
+    let search = if fast { Search::Fast } else { Search::Full };
+    Ok(Detector::new(key).detect(picker.frames(), search, threads))
 }
 
 /// The file, or the pictures of a folder in the order of their names.
@@ -116,7 +124,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn json(seen: &Detection) -> serde_json::Value {
+/// What was found, for programs.
+pub fn json(seen: &Detection) -> serde_json::Value {
     let round = |value: f64, unit: f64| (value / unit).round() * unit;
     json!({
         "present": seen.present,
@@ -131,7 +140,8 @@ fn json(seen: &Detection) -> serde_json::Value {
     })
 }
 
-fn text(seen: &Detection) -> String {
+/// What was found, in words.
+pub fn text(seen: &Detection) -> String {
     let Detection { payload, z, scale, flip, frames, .. } = seen;
     if !seen.present {
         return format!("no watermark of this key in {frames} frames (peak {z:.1}, 7 is needed)\n");

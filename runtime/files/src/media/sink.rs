@@ -14,6 +14,7 @@ use super::h264::codec_room;
 use super::inscription::{Inscription, gif_comment, gif_head_bytes, inscribe_mp4, png_chunks};
 use super::lossless;
 use super::mp4;
+use super::writer::BESIDE_FRAMES;
 use crate::error::{Error, Result};
 use crate::output::{self, AtomicFile, AtomicFolder, Existing, Whole, write_error};
 use ::image::codecs::gif::{GifEncoder, Repeat};
@@ -337,7 +338,7 @@ fn only_frames(folder: &Path) -> std::io::Result<bool> {
         let name = name.to_string_lossy().into_owned();
         let number = name.strip_prefix("frame_").and_then(|rest| rest.strip_suffix(".png"));
         let ours = number.is_some_and(|n| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit()));
-        if !ours {
+        if !ours && !BESIDE_FRAMES.contains(&name.as_str()) {
             return Ok(false);
         }
     }

@@ -62,6 +62,11 @@ impl Stream {
         &self.path
     }
 
+    /// The ending of its form.
+    pub(super) fn ending(&self) -> &'static str {
+        self.format.ending()
+    }
+
     /// The file in which the result is made.
     pub(super) fn spool_path(&self) -> PathBuf {
         self.spool.temporary_path().join(format!("out.{}", self.format.ending()))

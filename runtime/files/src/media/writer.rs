@@ -46,6 +46,10 @@ impl Default for WriterOptions {
     }
 }
 
+/// What may lie beside the frames of a folder: the list of their hashes, and a statement of origin about
+/// that.
+pub const BESIDE_FRAMES: [&str; 2] = ["frames.sha256", "manifest.c2pa"];
+
 /// The forms that can go through a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -275,6 +279,15 @@ impl VideoWriter {
         Ok(Self { sink, stream: None, path, format, width, height, rate, frames: 0 })
     }
 
+    /// The ending of the form that is written, in small letters; `frames` for a folder of them.
+    pub fn ending(&self) -> String {
+        match (&self.sink, &self.stream) {
+            (Sink::Folder(_), _) => "frames".to_owned(),
+            (_, Some(stream)) => stream.ending().to_owned(),
+            _ => self.path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase(),
+        }
+    }
+
     /// Whether the result goes to a pipe or a device.
     pub fn is_stream(&self) -> bool {
         self.stream.is_some()
@@ -364,6 +377,18 @@ impl VideoWriter {
     /// # Errors
     /// As [`VideoWriter::finish`].
     pub fn finish_unnamed(self) -> Result<(WrittenInfo, Whole)> {
+        self.finish_after(&mut |_| Ok(()))
+    }
+
+    /// As [`Self::finish_unnamed`], with something to be done last to the whole file or folder, at the
+    /// place where it lies until it has its name. If that fails, there is no result.
+    ///
+    /// # Errors
+    /// As [`VideoWriter::finish`], and those of `last`.
+    pub fn finish_after(
+        self,
+        last: &mut dyn FnMut(&Path) -> Result<()>,
+    ) -> Result<(WrittenInfo, Whole)> {
         let place = self.path.display().to_string();
         if self.frames == 0 {
             return Err(Error::internal("E0825", "a video without frames").at(place));
@@ -375,10 +400,14 @@ impl VideoWriter {
             Sink::Folder(sink) => sink.finish(),
             Sink::Ffmpeg(sink) => sink.finish(),
         };
-        let (mut whole, bytes) = finished.map_err(|e| match &self.stream {
+        let (mut whole, mut bytes) = finished.map_err(|e| match &self.stream {
             Some(stream) => stream.named(e),
             None => e.at(place),
         })?;
+        if let Some(path) = whole.temporary_path() {
+            last(path)?;
+            bytes = if path.is_dir() { bytes } else { whole.bytes() };
+        }
         if let Some(stream) = self.stream {
             whole = stream.send(whole)?;
         }

@@ -5,11 +5,13 @@
 //! and it ends by that. Arguments, pipes and messages are the caller's business.
 
 use super::registry::{PROCESS, Registry};
-use std::io::{self, Read};
+use crate::threads;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{
     Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio,
 };
+use std::time::{Duration, Instant};
 
 /// A child program; killed and reaped when dropped.
 #[derive(Debug)]
@@ -53,6 +55,54 @@ fn run_in(
         pipe.read_to_end(&mut stderr)?;
     }
     Ok(Output { status: child.wait()?, stdout: Vec::new(), stderr })
+}
+
+/// Runs `command` with `input` and keeps what it answers, of each stream `most` bytes.
+///
+/// # Errors
+/// As [`spawn`], and of kind `TimedOut` if it has not ended after `patience`; it is killed then.
+pub fn talk(
+    command: &mut Command,
+    input: &[u8],
+    most: u64,
+    patience: Duration,
+) -> io::Result<Output> {
+    let deadline = Instant::now() + patience;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawn(command)?;
+    // Threads of their own, as a program may fill a pipe before it reads or ends, or keep one open.
+    if let Some(mut pipe) = child.take_stdin() {
+        let input = input.to_vec();
+        // A program that does not read what it is given has its reasons.
+        threads::start("anyid-input", move || drop(pipe.write_all(&input)))?;
+    }
+    let (stdout, stderr) = (child.take_stdout(), child.take_stderr());
+    let (done, answers) = std::sync::mpsc::channel();
+    let read = |number: usize, pipe: Option<Box<dyn Read + Send>>| {
+        let done = done.clone();
+        threads::start("anyid-answer", move || {
+            let mut bytes = Vec::new();
+            let outcome = pipe.map_or(Ok(0), |pipe| pipe.take(most).read_to_end(&mut bytes));
+            let _ = done.send((number, outcome.map(|_| bytes)));
+        })
+    };
+    read(0, stdout.map(|pipe| Box::new(pipe) as Box<dyn Read + Send>))?;
+    read(1, stderr.map(|pipe| Box::new(pipe) as Box<dyn Read + Send>))?;
+    let late = || io::Error::from(io::ErrorKind::TimedOut);
+    let mut heard = [Vec::new(), Vec::new()];
+    for _ in 0..2 {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (number, bytes) = answers.recv_timeout(left).map_err(|_| late())?;
+        heard[number] = bytes?;
+    }
+    while Group::of(&child.child).lives() {
+        if Instant::now() >= deadline {
+            return Err(late());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let [stdout, stderr] = heard;
+    Ok(Output { status: child.wait()?, stdout, stderr })
 }
 
 pub(super) fn spawn_in(registry: &'static Registry, command: &mut Command) -> io::Result<Running> {
@@ -179,7 +229,6 @@ fn wait_without_reaping(child: &mut Child) -> io::Result<()> {
 mod tests {
     use super::super::registry::Registry;
     use super::*;
-    use std::time::Duration;
 
     fn own_registry() -> &'static Registry {
         Box::leak(Box::new(Registry::new()))
@@ -199,6 +248,21 @@ mod tests {
         assert_eq!(words, "words\n");
         assert_eq!(child.wait().unwrap().code(), Some(3));
         assert_eq!(child.wait().unwrap().code(), Some(3));
+    }
+
+    #[test]
+    fn a_child_answers_or_is_killed() {
+        let ask = |text: &str, milliseconds: u64| {
+            talk(&mut shell(text), b"words", 8, Duration::from_millis(milliseconds))
+        };
+        let said = ask("cat; echo else >&2; exit 3", 60_000).unwrap();
+        assert_eq!((said.stdout, said.stderr), (b"words".to_vec(), b"else\n".to_vec()));
+        assert_eq!(said.status.code(), Some(3));
+        assert_eq!(ask("exit 0", 60_000).unwrap().stdout, b"");
+        assert_eq!(ask("yes", 60_000).unwrap().stdout, b"y\ny\ny\ny\n");
+        for text in ["sleep 1000", "sleep 1000 & exit 0", "exec >&- 2>&-; sleep 1000"] {
+            assert_eq!(ask(text, 50).unwrap_err().kind(), io::ErrorKind::TimedOut, "{text}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod registry;
 mod together;
 
 pub use atomic::AtomicFile;
-pub use child::{Running, run, spawn};
+pub use child::{Running, run, spawn, talk};
 pub use direct::{is_direct, is_standard_output, open_direct, standard_output};
 pub use fault::{check_way, make_folder, no_descriptor, too_many_files, write_error};
 pub use folder::AtomicFolder;

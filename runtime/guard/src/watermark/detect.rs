@@ -4,7 +4,10 @@
 //! The whitened difference from a blur is folded onto one tile at each scale of a list, and compared
 //! with the pattern that tiles are found by. Beyond the paper, the best scale is then refined, and the
 //! place of the tile is taken to a fraction of a pixel, because a wrong scale of half a percent
-//! smears the finest waves of a wide picture. Rotation and other warps are not looked for.
+//! smears the finest waves of a wide picture. A codec keeps most of the mark in key frames and moves what is
+//! left of it with the picture in others, so that one frame may show more than all together: the first,
+//! which is a key frame, and the best one are looked at alone as well. Rotation and other warps are not
+//! looked for.
 
 use super::code::{CHANNEL_BITS, Payload};
 use super::fourier::{CELLS, SIDE};
@@ -112,17 +115,24 @@ impl Detector {
             };
         }
         let residuals = spread(&chosen, threads, |frame| whitened(frame));
-        let place = self.search(&mean(&residuals), search, threads);
+        let all = self.search(&mean(&residuals), search, threads);
+        let first = self.search(&residuals[0], search, threads);
+        let place = if first.z > all.z { first } else { all };
         let folds = spread(&residuals, threads, |residual| {
             let vector = self.folded(residual, place.scale, place.flip);
             let (z, _) = peak(&self.patterns.agreement(&vector));
-            (vector, (z - 4.0).max(0.05).powi(2))
+            (vector, z)
         });
-        let mut sum: Vector = vec![0.0; folds[0].0.len()];
-        for (vector, weight) in &folds {
-            sum.iter_mut().zip(vector).for_each(|(s, v)| *s += weight * v);
-        }
-        let (z, shift) = peak(&self.patterns.agreement(&sum));
+        let sum = weighted(&folds, |(_, z)| (z - 4.0).max(0.05).powi(2));
+        let best = folds.iter().fold(&folds[0], |b, fold| if fold.1 > b.1 { fold } else { b });
+        let found = [&sum, &best.0].map(|vector| peak(&self.patterns.agreement(vector)));
+        let (z, shift) = if found[1].0 > found[0].0 { found[1] } else { found[0] };
+        // Of the bits each frame tells as much as it has of the pattern at this very place. For the height
+        // of the peak that would not do: where there is no mark, it would look for one.
+        let sum = weighted(&folds, |(vector, _)| {
+            let noise = vector.iter().map(|v| v * v).sum::<f64>().max(f64::MIN_POSITIVE);
+            (self.patterns.sync_at(vector, shift).max(0.0) / noise).powi(2)
+        });
         let soft = self.patterns.bits(&self.patterns.moved_back(&sum, shift));
         let present = z >= PRESENT;
         let payload = Payload::decode(&soft)
@@ -167,7 +177,7 @@ impl Detector {
         let better = |a: Place, b: Place| if b.z > a.z { b } else { a };
         let tried = spread(scales, threads, |&scale| {
             let field = self.patterns.analyse(fold(residual, scale).into_iter());
-            let vector = |flip| self.patterns.coefficients(&field, flip);
+            let vector = |flip| self.patterns.evened(&self.patterns.coefficients(&field, flip));
             let place = |values: &[f64], flip| Place { z: peak(values).0, scale, flip };
             match flip {
                 Some(flip) => place(&self.patterns.agreement(&vector(flip)), flip),
@@ -182,8 +192,18 @@ impl Detector {
 
     fn folded(&self, residual: &Residual, scale: [f64; 2], flip: bool) -> Vector {
         let field = self.patterns.analyse(fold(residual, scale).into_iter());
-        self.patterns.coefficients(&field, flip)
+        self.patterns.evened(&self.patterns.coefficients(&field, flip))
     }
+}
+
+/// The sum of the vectors of frames.
+fn weighted(folds: &[(Vector, f64)], weight: impl Fn(&(Vector, f64)) -> f64) -> Vector {
+    let mut sum: Vector = vec![0.0; folds[0].0.len()];
+    for fold in folds {
+        let weight = weight(fold);
+        sum.iter_mut().zip(&fold.0).for_each(|(s, v)| *s += weight * v);
+    }
+    sum
 }
 
 /// h = Y − G₄(Y), divided by its local strength and clipped: what is left is as flat as noise.

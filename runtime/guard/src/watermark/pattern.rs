@@ -135,6 +135,33 @@ impl Patterns {
         parts.iter().flat_map(|part| places.iter().map(|&at| part[at] * scale)).collect()
     }
 
+    /// The coefficients with the strengths of rings one cycle wide drawn together: divided by the square
+    /// root of each ring's. Pictures are strong at low frequencies, where the mark is no stronger.
+    pub fn evened(&self, vector: &[f64]) -> Vector {
+        const RINGS: usize = WIDEST + 1;
+        let count = self.ring.len();
+        let ring = |at: usize| {
+            let (y, x) = self.ring[at % count];
+            (signed(y).hypot(signed(x)) as usize).min(WIDEST)
+        };
+        let (mut power, mut members) = ([0f64; RINGS], [0f64; RINGS]);
+        for (at, value) in vector.iter().enumerate() {
+            power[ring(at)] += value * value;
+            members[ring(at)] += 1.0;
+        }
+        let even = |(at, value): (usize, &f64)| {
+            let mean = power[ring(at)] / members[ring(at)];
+            if mean > 0.0 { value / mean.powf(0.25) } else { 0.0 }
+        };
+        vector.iter().enumerate().map(even).collect()
+    }
+
+    /// How strongly the tile of these coefficients, moved back by `[y, x]` cells, has the pattern that a
+    /// tile is found by.
+    pub fn sync_at(&self, vector: &[f64], by: [f64; 2]) -> f64 {
+        dot(&self.vectors[0], &self.moved_back(vector, by))
+    }
+
     /// The pixels that belong to coefficients: of `first` as real and of `second` as imaginary parts.
     fn synthesise(&self, first: &[f64], second: Option<&[f64]>) -> Field {
         let mut field = Field::zero();

@@ -255,7 +255,7 @@ fn clips_are_looked_at_as_far_as_they_are_taken() {
 #[cfg(feature = "curate")]
 #[test]
 fn a_detector_finds_the_face_and_where_it_is_turned() {
-    use crate::settings::{FaceModel};
+    use crate::settings::FaceModel;
     let Some(path) = std::env::var_os("ANYID_MTCNN").map(PathBuf::from) else {
         println!("skipped: ANYID_MTCNN names no folder of MTCNN");
         return;
