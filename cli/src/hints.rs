@@ -257,7 +257,7 @@ const VERBS: &[(&[&str], &str)] = &[
         "models are not downloaded; README.md says where they are published",
     ),
     (&["quantize", "quantise"], "`anyid-rt convert PATH --to q8_0 -o FILE` writes a smaller file"),
-    (&["verify", "validate", "lint"], "`anyid-rt check FILE.ir` reads and verifies IR text"),
+    (&["validate", "lint"], "`anyid-rt check FILE.ir` reads and verifies IR text"),
     (&["optimize", "optimise"], "`anyid-rt opt FILE.ir` runs passes over IR text"),
     (&["benchmark", "perf"], "`anyid-rt bench` measures kernels and networks"),
     (&["version"], "`anyid-rt --version`"),

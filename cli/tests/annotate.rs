@@ -158,7 +158,7 @@ fn pairs_that_people_prefer_are_those_that_are_trained_on() {
     }
     // Somebody turns a preference round: the trainer and the project both say so.
     folder.write("labels/pairs.jsonl", text.replacen("\"chosen\"", "\"rejected \"", 1));
-    folder.run(&format!("{words} --set data.sha256={hash}")).fails("E0959");
+    folder.run(&format!("{words} --set data.sha256={hash} -o other")).fails("E0959");
     assert!(folder.run("annotate status labels").fine().err.contains("was locked"));
     folder.run("annotate backup labels -o copy.sqlite").fine();
     assert!(folder.path("copy.sqlite").exists());

@@ -6,8 +6,15 @@ use common::repository;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Begins the tests at the end of a source file.
-const TESTS: &str = "#[cfg(test)]\nmod tests {";
+/// The source of a file in front of its tests, and those, which are in a module called `tests` or so.
+fn without_tests(text: &str) -> (&str, &str) {
+    let mark = "#[cfg(test)]\n";
+    let begin = text.match_indices(mark).map(|(at, _)| at).find(|at| {
+        let line = text[at + mark.len()..].lines().next().unwrap_or_default();
+        line.contains("mod ") && line.ends_with("tests {")
+    });
+    text.split_at(begin.unwrap_or(text.len()))
+}
 
 fn is_code(word: &str) -> bool {
     let digits = word.strip_prefix('E').unwrap_or_default();
@@ -24,10 +31,9 @@ fn files(folder: &Path, with: &mut dyn FnMut(&str, &str)) {
             files(&path, with);
         } else if name.ends_with(".rs") {
             let text = std::fs::read_to_string(&path).unwrap();
-            match text.split_once(TESTS) {
+            match without_tests(&text) {
                 _ if tests || name.ends_with("tests.rs") => with("", &text),
-                Some((source, tests)) => with(source, tests),
-                None => with(&text, ""),
+                (source, tests) => with(source, tests),
             }
         } else if tests && (name.ends_with(".ir") || name.ends_with(".txt")) {
             with("", &std::fs::read_to_string(&path).unwrap());

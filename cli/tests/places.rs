@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Output;
 
 /// `A` is the program, and `G` a run of `generate` by tiny networks that is quick unless `S`, `F` and `N` say more.
-const WORDS: &str = "A() { $PROGRAM \"$@\"; }; G() { A generate --model $MICRO --prompt hi --size ${S:-64x64} \
+/// What started the tests may have left descriptors open.
+const WORDS: &str = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; A() { $PROGRAM \"$@\"; }; G() { A generate --model $MICRO --prompt hi --size ${S:-64x64} \
                      --frames ${F:-5} --steps ${N:-1} --guidance 1 \"$@\"; }; ";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_anyid-rt");
 
@@ -78,9 +79,7 @@ fn few_descriptors_are_an_error_that_leaves_nothing() {
     ] {
         let mut worked = false;
         for most in 4..24 {
-            // What started the tests may have left descriptors open.
-            let closed = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
-            let line = format!("{closed}; ulimit -n {most}; exec timeout 60 $PROGRAM {run}");
+            let line = format!("ulimit -n {most}; exec timeout 60 $PROGRAM {run}");
             let done = shell(&folder, &line);
             let said = text(&done.stderr);
             match done.status.code() {

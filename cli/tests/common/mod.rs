@@ -57,6 +57,13 @@ impl Folder {
         names
     }
 
+    /// Whether this build has no devices of that kind, such as `wgpu:N`.
+    pub fn lacks(&self, kind: &str) -> bool {
+        let devices = self.run("inspect devices --json").fine().json();
+        let devices = devices["devices"].as_array().unwrap().iter();
+        devices.filter(|device| device["name"] == kind).any(|device| device["code"] == "E0904")
+    }
+
     /// Runs the program here. Words are split at spaces; `@name` is a file of the repository, and `@micro`
     /// the folder of [`micro`].
     pub fn run(&self, words: &str) -> Done {

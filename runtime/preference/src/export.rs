@@ -1,5 +1,5 @@
 //! What came out, as files: pairs for `train dpo`, all votes, and the forms of other tools
-//! (annotate.md §9). Votes of other tools come in as the same table.
+//! (annotate.md §5). Votes of other tools come in as the same table.
 
 use crate::answers::{self, Answer};
 use crate::project::{Project, failed, log, now};

@@ -1,4 +1,4 @@
-//! Models of the user's in ONNX files: what they have in common, and what runs them (`data.md` §3.4).
+//! Models of the user's in ONNX files: what they have in common, and what runs them (`data.md` §3).
 
 mod names;
 pub mod network;

@@ -1,4 +1,4 @@
-//! The server that people answer at: pages, an API in JSON, media by token (annotate.md §10, §11).
+//! The server that people answer at: pages, an API in JSON, media by token.
 //!
 //! It listens on this machine alone unless it is told otherwise. Everything needs a link that was
 //! given out; what changes something needs a value besides that only our page knows. What people are

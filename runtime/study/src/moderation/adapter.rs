@@ -35,6 +35,8 @@ struct Opened {
     end: End,
 }
 
+const ABOUT: &str = "docs/safety.md says what models are expected and where they come from";
+
 /// A network with the one input and the one output of it that are used.
 struct Model {
     network: Network,
@@ -52,14 +54,13 @@ impl Model {
         (input, shape): (&str, &[usize]),
         (output, width): (&str, usize),
     ) -> Result<Self> {
-        let about = "docs/safety.md says what models are expected and where they come from";
         let open = || {
             let network = Network::open(path, Engine::default(), what)?;
             network.input(Some(input), shape)?;
             network.has_outputs(&[output])?;
             Ok(Self { network, input: input.to_owned(), output: output.to_owned(), width })
         };
-        open().map_err(|error: Error| error.advised(about))
+        open().map_err(|error: Error| error.advised(ABOUT))
     }
 
     /// One row.
@@ -67,6 +68,12 @@ impl Model {
         let wanted: [(&str, &[usize]); 1] = [(&self.output, &[1, self.width])];
         let mut out = self.network.shaped(&self.input, Tensor::floats(shape, data), &wanted)?;
         Ok(out.swap_remove(0).data)
+    }
+
+    /// Runs it once, so that another model is found out when it is opened.
+    fn tried(self, shape: &[usize]) -> Result<Self> {
+        self.run(shape, vec![0.0; shape.iter().product()]).map_err(|error| error.advised(ABOUT))?;
+        Ok(self)
     }
 }
 
@@ -93,9 +100,7 @@ impl std::fmt::Debug for Checker {
 }
 
 fn wrong(path: &Path, what: impl Into<String>) -> Error {
-    Error::input("E1113", what)
-        .at(path.display())
-        .help("docs/safety.md says what models are expected and where they come from")
+    Error::input("E1113", what).at(path.display()).help(ABOUT)
 }
 
 impl Checker {
@@ -132,12 +137,14 @@ impl Opened {
         };
         let output = adapter.output.as_deref().unwrap_or(output);
         let input = (adapter.input.as_str(), &[0, 3, *size, *size][..]);
-        let model = Model::open(path, "a model that looks at pictures", input, (output, last))?;
+        let model = Model::open(path, "a model that looks at pictures", input, (output, last))?
+            .tried(&[1, 3, *size, *size])?;
         let end = match (kind, &adapter.head, &adapter.concepts, adapter.activation) {
             (Kind::ClipHead, Some(head), _, Some(activation)) => {
                 let [input, output] = &adapter.head_names;
                 let what = "a head on embeddings of pictures";
-                let head = Model::open(head, what, (input, &[0, *width]), (output, 1))?;
+                let head = Model::open(head, what, (input, &[0, *width]), (output, 1))?
+                    .tried(&[1, *width])?;
                 End::Head(head, activation)
             }
             (Kind::ClipConcepts, _, Some(path), _) => End::Concepts(concepts(path, *width)?),

@@ -57,6 +57,28 @@ pub struct Costs {
     pub faults: std::collections::BTreeMap<String, u64>,
 }
 
+impl Costs {
+    /// What came since `before`, which are earlier costs of the same server.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let fault = |(kind, count): (&String, &u64)| {
+            let new = count - before.faults.get(kind).unwrap_or(&0);
+            (new > 0).then(|| (kind.clone(), new))
+        };
+        Self {
+            calls: self.calls - before.calls,
+            hits: self.hits - before.hits,
+            tokens_in: self.tokens_in - before.tokens_in,
+            tokens_out: self.tokens_out - before.tokens_out,
+            tokens_cached: self.tokens_cached - before.tokens_cached,
+            tokens_thought: self.tokens_thought - before.tokens_thought,
+            money: self.money.zip(before.money).map(|(now, before)| now - before),
+            seconds: self.seconds - before.seconds,
+            faults: self.faults.iter().filter_map(fault).collect(),
+        }
+    }
+}
+
 struct State {
     answer: Answer,
     /// When the next request may go out.

@@ -292,6 +292,7 @@ pub fn scores(
 /// # Errors
 /// Those of asking, E0911, E1202, E101x.
 pub fn compare(job: &Job, server: &Server) -> Result<Told> {
+    let before = server.costs();
     let groups: Vec<Group> = all(&job.path("groups.jsonl"), schema::GROUP)?;
     let texts: BTreeMap<String, Elements> = job.texts()?.described;
     let named = pairs(&groups, &texts);
@@ -335,9 +336,9 @@ pub fn compare(job: &Job, server: &Server) -> Result<Told> {
         told.lines += 1;
         file.append(format!("{line}\n").as_bytes())
     });
-    told.costs = server.costs();
+    told.costs = server.costs().since(&before);
     // What was paid is paid, however the run ended.
-    costs::add(&job.out, "compare", server)?;
+    costs::add(&job.out, "compare", server, &told.costs)?;
     told.agreement = outcome?;
     file.commit()?;
     Ok(told)

@@ -1,4 +1,4 @@
-//! What asking servers has cost, all runs of a folder of results together (`prompts.md` §3.6), for its
+//! What asking servers has cost, all runs of a folder of results together (`prompts.md` §3), for its
 //! report.
 
 use super::client::{Costs, Server};
@@ -39,13 +39,12 @@ fn sum(before: &Value, now: &Value) -> Value {
     }
 }
 
-/// Adds what a run of a stage has cost.
+/// Adds what a run of a stage has cost; `server` is the one that it asked.
 ///
 /// # Errors
 /// E101x.
-pub fn add(out: &Path, stage: &str, server: &Server) -> Result<()> {
-    let now = server.costs();
-    if now == (Costs { money: now.money, ..Costs::default() }) {
+pub fn add(out: &Path, stage: &str, server: &Server, now: &Costs) -> Result<()> {
+    if *now == (Costs { money: now.money, ..Costs::default() }) {
         return Ok(());
     }
     let mut all = read(out, stage);

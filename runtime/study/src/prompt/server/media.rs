@@ -1,4 +1,4 @@
-//! What is sent of a clip (`prompts.md` §3.1): frames with their times, one picture with frames in rows,
+//! What is sent of a clip (`prompts.md` §3): frames with their times, one picture with frames in rows,
 //! or the clip itself made small; and how it is brought below the most bytes that a server takes.
 
 use super::DESCRIBE;

@@ -225,6 +225,7 @@ pub fn simplify(server: &Server, prompts: &[String]) -> Result<Vec<String>> {
 /// # Errors
 /// Those of asking and decoding, E0911, E1202, E101x.
 pub fn describe(job: &Job, server: &Server) -> Result<Told> {
+    let before = server.costs();
     let clips: Vec<Clip> = job.clips_read()?.into_iter().filter(|clip| clip.keep).collect();
     let examples = examples::of(&job.settings.prompt, Stage::Describe)?;
     let mut told = Told::default();
@@ -257,9 +258,9 @@ pub fn describe(job: &Job, server: &Server) -> Result<Told> {
         told.lines += 1;
         file.append(format!("{line}\n").as_bytes())
     });
-    told.costs = server.costs();
+    told.costs = server.costs().since(&before);
     // What was paid is paid, however the run ended.
-    costs::add(&job.out, "describe", server)?;
+    costs::add(&job.out, "describe", server, &told.costs)?;
     outcome?;
     file.commit()?;
     Ok(told)
