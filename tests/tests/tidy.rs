@@ -35,8 +35,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "anyid-study",
         ],
     ),
-    ("anyid-preference", &["anyid-files", "anyid-guard"]),
-    ("anyid-serve", &["anyid-runtime"]),
+    ("anyid-http", &["anyid-files"]),
+    ("anyid-preference", &["anyid-files", "anyid-guard", "anyid-http"]),
+    ("anyid-serve", &["anyid-http", "anyid-runtime"]),
     (
         "anyid-cli",
         &[

@@ -3,9 +3,9 @@
 //!
 //! Nothing is missed by a client that comes late or again, because every event is the whole object.
 
-use crate::listen::until;
 use crate::queue::Queue;
 use crate::refusal::Answer;
+use anyid_http::left;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::Stream;
 use serde_json::Value;
@@ -76,7 +76,7 @@ impl Watching {
             }
             tokio::select! {
                 changed = self.changed.changed() => self.over = changed.is_err(),
-                () = until(self.stop.clone()) => self.over = true,
+                () = left(self.stop.clone()) => self.over = true,
             }
         }
         None

@@ -52,6 +52,3 @@ pub(crate) const PROMPT_CHARACTERS: usize = 32_000;
 
 /// Fields of a form.
 pub(crate) const FIELDS: usize = 32;
-
-/// Bytes of the head of a request.
-pub(crate) const HEAD_BYTES: usize = 32 << 10;

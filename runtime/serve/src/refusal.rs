@@ -30,6 +30,12 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "E1412", message).of(name)
     }
 
+    /// There are as many connections as there may be (E1414).
+    pub fn full() -> Self {
+        let message = "the server has as many connections as it takes";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "E1414", message).help("try again in a moment")
+    }
+
     /// A request that cannot be read (E1411).
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "E1411", message)

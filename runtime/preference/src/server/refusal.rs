@@ -22,6 +22,12 @@ impl Refusal {
         Self { status, error: Error::input(code, message) }
     }
 
+    /// There are as many connections as there may be (E1614).
+    pub fn full() -> Self {
+        let message = "the server has as many connections as it takes";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "E1614", message).help("try again in a moment")
+    }
+
     /// A request that is none (E1612).
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "E1612", message)
