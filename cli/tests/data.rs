@@ -239,6 +239,27 @@ fn a_folder_of_videos_becomes_an_adapter() {
     folder.run("train check --config pool.toml").fails("E1204").says("groups.jsonl has changed");
     folder.write("work/groups.jsonl", groups);
 
+    // The adapter says how its prompts were written, and others are warned of.
+    let generate = "generate --model micro --size 64x64 --frames 5 --lora run/adapter.safetensors \
+                    --change action=Nods. --dry-run -o a.gif";
+    let warned = |more: &str| {
+        let done = folder.run(&format!("{generate} {more} --json")).fine().json();
+        done["warnings"].to_string().contains("trained with prompts that are plain")
+    };
+    assert!(warned("--prompt-style tagged") && !warned("--keep clothing"));
+
+    // Samples that are cut out are learned from as well.
+    let cut =
+        folder.run(&format!("data sample {WORK} --out work --materialize cut --first 3 --json"));
+    assert_eq!(cut.fine().json()["materialized"]["samples"], 3);
+    folder.run("data check cut/train.jsonl --root cut").fine();
+    let gone = folder.run("data check cut/train.jsonl --root videos").fails("E1202");
+    gone.says("line 1: there is no file").says("target.mp4");
+    let cut = settings.replace("work/train.jsonl", "cut/train.jsonl").replace("videos", "cut");
+    folder.write("cut.toml", cut);
+    let checked = folder.run("train check --config cut.toml --json").fine().json();
+    assert_eq!(checked["samples"], 3);
+
     // Shared by leases it is the same as well.
     folder.run(&format!("data index {WORK} --out shared --claim leases")).fine();
     let done = folder.run(&format!("data shots {WORK} --out shared --claim leases --json")).fine();

@@ -1,9 +1,8 @@
-//! Models that look at frames: what they refuse leaves nothing.
-
-#![cfg(feature = "moderation")]
+//! Models that look at frames: what they refuse leaves nothing. A program without them says so.
 
 mod common;
 
+use anyid_runtime::media::writer::{VideoWriter, WriterOptions};
 use common::Folder;
 use serde_json::Value;
 
@@ -30,6 +29,14 @@ fn what_a_model_refuses_leaves_nothing() {
     };
     // 0.12, 0.73 and 0.95.
     folder.write("m.onnx", always(-2.0));
+    if !anyid_runtime::study::moderation::OFFERED {
+        folder
+            .run(&format!("{RUN} --policy p.toml -o a.gif"))
+            .fails("E1110")
+            .says("--features moderation");
+        println!("only in part: this program runs no models");
+        return;
+    }
     folder.run(&format!("{RUN} --policy p.toml --moderation-report r.json -o a.gif")).fine();
     let made = safeguards("a.gif");
     assert_eq!(made["frame_check"], "allow");
@@ -55,6 +62,19 @@ fn what_a_model_refuses_leaves_nothing() {
     let picture = "examples/characters/first/portrait.png";
     let refused = folder.run(&format!("{RUN} --policy p.toml --ref @{picture} -o d.gif"));
     refused.fails("E1114").says("reference 1");
+    // One that lets what is white pass and refuses the result: the preview of it goes as well.
+    let options = WriterOptions::default();
+    let mut writer =
+        VideoWriter::create(&folder.path("white.png"), 64, 64, 24.0, &options).unwrap();
+    writer.push(&[255; 3 * 64 * 64]).unwrap();
+    writer.finish().unwrap();
+    folder
+        .write("m.onnx", tiny::means(32, "logits", &[0.0, -8.0, 0.0, 0.0, 0.0, 0.0], &[0.0, 6.0]));
+    let before = folder.names();
+    let refused =
+        folder.run(&format!("{RUN} --policy p.toml --ref white.png --preview p.png -o d.gif"));
+    refused.fails("E1114").says("the result may show");
+    assert_eq!(folder.names(), before);
     folder.run(&format!("{RUN} --policy p.toml --frame-check off -o e.gif")).fine();
     assert_eq!(safeguards("e.gif")["frame_check"], "off");
     folder.write("m.onnx", "none");

@@ -240,6 +240,115 @@ fn is_root() -> bool {
     done.is_ok_and(|done| done.stdout == b"0\n")
 }
 
+/// Flags of safeguards, each with words that would weaken [`LOCKED`]; none for those that only add.
+const FLAGS: [(&str, &[&str]); 11] = [
+    ("--policy", &[]),
+    ("--moderation-report", &[]),
+    ("--moderation-llm", &[]),
+    ("--no-text-filter", &["--no-text-filter"]),
+    ("--watermark", &["--watermark off", "--watermark light", "--watermark videoseal"]),
+    ("--watermark-key", &["--watermark-key my.key"]),
+    ("--consent", &["--consent off", "--consent warn"]),
+    ("--consents", &["--consents mine"]),
+    ("--frame-check", &["--frame-check off"]),
+    ("--no-provenance", &["--no-provenance"]),
+    ("--signer", &["--signer local"]),
+];
+
+/// All other flags of `generate`. Whoever adds one thinks of what it does to a locked policy: whether
+/// anything can be made past it, or marked, kept or told in another way.
+const UNCONCERNED: &str = "--ref --first-frame --prompt --negative-prompt --output --force --format --codec \
+    --quality --pix-format --model --transformer --text-encoder --vae --tokenizer --lora --allow-unmatched \
+    --allow-mismatch --size --frames --fps --steps --sigmas --shift --guidance --guidance-interval --cache \
+    --solver --schedule --seed --seeds --noise --precision --residual --verbose --budget --quiet --tile \
+    --device --threads --save-latents --resume --preview --preview-every --jobs --shard --shards --latents \
+    --dry-run --recipe --no-recipe-inside --trace --config --json --help --version";
+
+/// Sources in which the program looks at its environment, and what for.
+const ENVIRONMENT: [(&str, &str); 13] = [
+    (
+        "cli/src/cmd/safeguards/mod.rs",
+        "a policy, behind that of the system; the state folder, unless a policy says",
+    ),
+    ("runtime/src/safeguards/llm.rs", "the key of a server: without it nothing is made"),
+    ("runtime/files/src/media/ffmpeg/process.rs", "PATH: where ffmpeg is (docs/safety.md)"),
+    ("runtime/study/src/model/ort.rs", "ONNX Runtime, which runs no safeguard"),
+    ("cli/src/cmd/generate/defaults.rs", "defaults, among which no safeguard is"),
+    ("cli/src/cmd/generate/jobs.rs", "shares of work"),
+    ("cli/src/cmd/data/args.rs", "shares of work"),
+    ("cli/src/cmd/eval.rs", "shares of work"),
+    ("cli/src/cmd/prompt/servers.rs", "keys of servers that describe"),
+    ("cli/src/cmd/serve.rs", "the token of clients"),
+    ("runtime/src/engine/backend.rs", "settings of devices"),
+    ("runtime/files/src/media/clips.rs", "where clips for tests are"),
+    ("cli/src", "terminals and traces"),
+];
+
+/// Flags in the help of a verb, those of a section if it is named.
+fn flags(folder: &Folder, verb: &str, section: &str) -> Vec<String> {
+    let help = folder.run(&format!("{verb} --help")).fine().out;
+    let (_, rest) = help.split_once(section).expect("there is such a section");
+    let inside = |line: &&str| section.is_empty() || line.is_empty() || line.starts_with(' ');
+    let names = rest.lines().skip(1).take_while(inside).filter_map(|line| {
+        let line = line.trim_start();
+        let long = match line.as_bytes() {
+            [b'-', b'-', ..] => line,
+            [b'-', _, b',', b' ', ..] => &line[4..],
+            _ => return None,
+        };
+        Some(long.split([' ', '[', '=']).next()?.to_owned())
+    });
+    names.collect()
+}
+
+#[test]
+fn every_flag_and_variable_is_known_to_the_test_of_locks() {
+    let folder = Folder::new();
+    let listed: Vec<&str> = FLAGS.iter().map(|(flag, _)| *flag).collect();
+    let verbs = ["generate", "serve", "train lora", "train dpo", "train stages", "policy show"];
+    let mut seen = Vec::new();
+    for verb in verbs {
+        for flag in flags(&folder, verb, "Safeguards:") {
+            assert!(listed.contains(&&*flag), "{flag} of {verb}: say how it could weaken a lock");
+            seen.push(flag);
+        }
+    }
+    let gone: Vec<_> = listed.iter().filter(|flag| !seen.iter().any(|own| own == *flag)).collect();
+    assert!(gone.is_empty(), "{gone:?} are no flags any more");
+    let all = flags(&folder, "generate", "");
+    assert!(all.len() > 60, "{all:?}");
+    for flag in all {
+        let known = UNCONCERNED.split_whitespace().any(|own| own == flag);
+        assert!(known || listed.contains(&&*flag), "{flag}: say what it does to a locked policy");
+    }
+    // Files that look at the environment; those of tests are named so.
+    let mut open = vec![common::repository().join("cli/src"), common::repository().join("runtime")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if !matches!(name, "tests" | "examples" | "target") {
+                open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+            continue;
+        }
+        let own = path.strip_prefix(common::repository()).unwrap().to_str().unwrap().to_owned();
+        if !own.ends_with(".rs") || own.ends_with("tests.rs") || own.ends_with("testing.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        // What comes before the tests of a file.
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let known = |(place, _): &(&str, &str)| match place.ends_with(".rs") {
+            true => own == *place,
+            false => path.parent().unwrap().ends_with(place),
+        };
+        assert!(
+            !text.contains("env::var") || ENVIRONMENT.iter().any(known),
+            "{own} looks at the environment: say what it does to a locked policy"
+        );
+    }
+}
+
 #[test]
 #[cfg(unix)]
 fn nothing_weakens_a_locked_policy() {
@@ -259,18 +368,7 @@ fn nothing_weakens_a_locked_policy() {
         command.envs(more.iter().copied());
         common::Done::of(words, command.output().unwrap())
     };
-    for flags in [
-        "--no-text-filter",
-        "--watermark off",
-        "--watermark light",
-        "--watermark-key my.key",
-        "--consent off",
-        "--consent warn",
-        "--consents mine",
-        "--frame-check off",
-        "--no-provenance",
-        "--signer local",
-    ] {
+    for flags in FLAGS.iter().flat_map(|(_, attempts)| *attempts) {
         run(&format!("{flags} -o a.gif"), &[]).fails("E1103").says("would weaken it");
     }
     for (name, text) in [
@@ -290,10 +388,19 @@ fn nothing_weakens_a_locked_policy() {
         ("log", "[audit]\nfile = \"mine.jsonl\""),
         ("signer", "[audit]\nkey = \"my.key\""),
         ("prompts", "[audit]\nstore_prompts = true"),
+        ("networks", "[watermark]\nmodel = \"mine.toml\""),
+        ("faces", "[consent.faces]\nface = {}\nidentity = {}\npictures = [\"mine\"]"),
+        ("trust", "[provenance]\ntrust = [\"mine.pem\"]"),
     ] {
         folder.write(&format!("{name}.toml"), text);
         run(&format!("--policy {name}.toml -o a.gif"), &[]).fails("E1103").says("would weaken it");
     }
+    let verify = folder
+        .command("verify a.mp4 --trust mine.pem", &[])
+        .env("ANYID_RT_POLICY", folder.path("etc/policy.toml"))
+        .output()
+        .unwrap();
+    common::Done::of("verify --trust", verify).fails("E1103").says("would weaken it");
     // Homes and state folders move nothing; what is stricter is taken.
     let elsewhere = folder.path("elsewhere");
     let moved = [("XDG_STATE_HOME", elsewhere.as_path()), ("HOME", elsewhere.as_path())];

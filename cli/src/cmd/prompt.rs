@@ -38,7 +38,7 @@ pub enum PromptVerb {
     /// Have a server describe the clips of a folder of results.
     Describe(Ask),
     /// Have a server compare the clips of each group.
-    Compare(Ask),
+    Compare(Compare),
     /// Say how well a comparison tells what people say has changed.
     Calibrate(Calibrate),
     /// Count, thin out or write out the answers that are kept.
@@ -171,6 +171,13 @@ pub struct Parse {
     /// The prompt.
     #[arg(value_name = "TEXT")]
     pub text: String,
+    /// Settings (TOML) whose server of prompt.compare sorts the sentences of a plain prompt; without them,
+    /// the words of each element are known.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where answers of the server are kept.
+    #[arg(long, value_name = "DIR", requires = "config")]
+    pub out: Option<PathBuf>,
 }
 
 /// What is asked of a server, and where results are.
@@ -203,6 +210,18 @@ pub struct Ask {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is compared.
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// What is asked, and where results are.
+    #[command(flatten)]
+    pub ask: Ask,
+    /// Describe the primary reference of every sample of train.jsonl as it is cut out, compare that with the
+    /// target, and write the prompts anew.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub exact_primary: bool,
 }
 
 /// What is done with answers that are kept.
@@ -292,7 +311,8 @@ impl PromptVerb {
             Self::Diff(args) => args.json,
             Self::Make(_) => false,
             Self::Parse(_) => true,
-            Self::Describe(args) | Self::Compare(args) => args.json,
+            Self::Describe(args) => args.json,
+            Self::Compare(args) => args.ask.json,
             Self::Calibrate(args) => args.json,
             Self::Cache(CacheVerb::Stats(kept)) => kept.json,
             Self::Cache(CacheVerb::Prune(args)) => args.kept.json,
@@ -314,9 +334,17 @@ pub fn run(verb: PromptVerb) -> std::result::Result<(), Failure> {
             let prompt = style::write(&aspects.elements, args.style.into());
             output::print(&format!("{prompt}\n"))?;
         }
-        PromptVerb::Parse(args) => output::print_json(&json!(style::read(&args.text)))?,
+        PromptVerb::Parse(args) => {
+            let plain = style::of(&args.text) == Style::Plain;
+            let elements = match args.config.as_deref().filter(|_| plain) {
+                Some(config) => servers::sorted(&args, config)?,
+                None => style::read(&args.text),
+            };
+            output::print_json(&json!(elements))?;
+        }
         PromptVerb::Describe(args) => servers::asked(&args, true)?,
-        PromptVerb::Compare(args) => servers::asked(&args, false)?,
+        PromptVerb::Compare(args) if args.exact_primary => servers::exactly(&args.ask)?,
+        PromptVerb::Compare(args) => servers::asked(&args.ask, false)?,
         PromptVerb::Calibrate(args) => calibrated(&args)?,
         PromptVerb::Cache(verb) => kept(&verb)?,
     }

@@ -4,7 +4,8 @@
 //! clips (20) of 1280x704 pixels and 24 frames, of which every third walks over one of the pictures,
 //! puts each through every attack, and looks for the mark. Then it looks for marks in BLANK clips
 //! (1,000) that have none or one of another key. The attacks with x264 need an `ffmpeg` that has it; with
-//! `ATTACKS=WORDS` in the environment, only those are made whose name holds the words.
+//! `ATTACKS=WORDS` in the environment, only those are made whose name holds the words. With `AFFINE` in it,
+//! rotations and aspect ratios are looked for in the clips without a mark too.
 
 #[path = "../tests/scenes/mod.rs"]
 mod scenes;
@@ -75,10 +76,16 @@ fn attacks() -> Vec<Attack> {
         attack("resize 0.75 + CRF 23", "scale=960:528", 23, [960, 528], (Some(0.01), 0.99)),
         attack("mirror + CRF 28", "hflip", 28, WHOLE, (None, 0.99)),
         attack("CRF 28, ultrafast", "null", 28, WHOLE, (None, 0.99)),
+        attack("rotation 1° + CRF 23", "rotate=PI/180", 23, WHOLE, (None, 0.0)),
+        attack("rotation −2° + CRF 23", "rotate=-2*PI/180", 23, WHOLE, (None, 0.0)),
+        attack("aspect 4:3 + CRF 23", "scale=960:704", 23, [960, 704], (None, 0.0)),
     ];
     for attack in &mut list {
         if attack.name.contains("0.7 ") {
             attack.search = Search::Full;
+        }
+        if attack.name.starts_with("rotation") || attack.name.starts_with("aspect") {
+            attack.search = Search::Affine;
         }
         if attack.name.contains("ultrafast") {
             attack.preset = "ultrafast";
@@ -218,6 +225,8 @@ fn main() -> Result<()> {
 /// Looks for marks where there is none, or one of another key.
 fn blanks(detector: &Detector, count: usize, threads: usize) {
     let other = Marker::new(&Key::private(&[1; 32]), 3, Strength::Strong);
+    let affine = std::env::var_os("AFFINE").is_some();
+    let search = if affine { Search::Affine } else { Search::Full };
     let (mut highest, mut found) = (0f64, 0);
     let (width, height) = (320, 192);
     for at in 0..count {
@@ -232,7 +241,7 @@ fn blanks(detector: &Detector, count: usize, threads: usize) {
             _ => {}
         }
         let frames: Vec<Luma> = frames.iter().map(|f| Luma::of_rgb(f, width, height)).collect();
-        let seen = detector.detect(&frames, Search::Full, threads);
+        let seen = detector.detect(&frames, search, threads);
         highest = highest.max(seen.z);
         found += usize::from(seen.present);
     }

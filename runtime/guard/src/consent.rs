@@ -2,8 +2,8 @@
 //!
 //! A record names a person by a pseudonym and pictures by their SHA-256. It is valid if it is signed
 //! by its issuer, in force today, not revoked, and for the use in question. Records say that somebody
-//! vouches; they prove nothing about the pictures. New pictures of the same person
-//! are not matched by face: entries of that kind are kept and match nothing.
+//! vouches; they prove nothing about the pictures. Records of faces cover new pictures of the same person;
+//! the networks that compare them are the user's, and are run elsewhere ([`Records::faces`]).
 
 use crate::signature::{SecretKey, is_signed};
 use crate::time::is_date;
@@ -90,13 +90,13 @@ pub enum Picture {
         /// What it is used as.
         role: String,
     },
-    /// Any picture of a face like the enrolled ones; matches nothing here.
+    /// Any picture of a face like an enrolled one.
     Face {
         /// `face`.
         r#match: String,
         /// SHA-256 of the enrolled pictures.
         enrolled: Vec<String>,
-        /// Least cosine of the embeddings.
+        /// Least cosine of the embeddings, above 0.
         min_cos: f64,
     },
 }
@@ -207,8 +207,15 @@ impl Record {
                 Picture::File { sha256, .. } => vec![sha256],
                 Picture::Face { enrolled, .. } => enrolled.iter().collect(),
             };
-            if hashes.iter().any(|hash| crate::unhex::<32>(hash).is_none()) {
+            if hashes.is_empty() || hashes.iter().any(|hash| crate::unhex::<32>(hash).is_none()) {
                 return Err("a picture is named by 64 hexadecimal digits".to_owned());
+            }
+            if let Picture::Face { r#match, min_cos, .. } = picture
+                && (r#match != "face" || !(*min_cos > 0.0 && *min_cos <= 1.0))
+            {
+                return Err(
+                    "\"match\" is \"face\", with \"min_cos\" above 0 and at most 1".to_owned()
+                );
             }
         }
         Ok(())
@@ -251,6 +258,17 @@ impl fmt::Display for Gap {
             Self::Not(id, why) => write!(f, "consent record {id} {why}"),
         }
     }
+}
+
+/// A face that a record covers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Enrolled<'r> {
+    /// The record.
+    pub id: &'r str,
+    /// SHA-256 of the enrolled pictures.
+    pub pictures: &'r [String],
+    /// Least cosine of the embeddings.
+    pub min_cos: f64,
 }
 
 /// What is asked of records.
@@ -384,18 +402,51 @@ impl Records {
     ) -> Result<std::result::Result<&str, Gap>> {
         let mut gap = Gap::NoRecord;
         for (_, record, value) in self.list.iter().filter(|(_, record, _)| record.names(sha256)) {
-            let fault = match self.fault(record, value, demand.today, demand.issuers)? {
-                Some(fault) => Some(fault),
-                None if !record.scopes.contains(&demand.scope) => Some("does not allow this use"),
-                None if demand.adult && !record.adult => Some("is not of an adult"),
-                None => None,
-            };
-            match fault {
+            match self.unfit(record, value, demand)? {
                 None => return Ok(Ok(&record.id)),
                 Some(why) => gap = Gap::Not(record.id.clone(), why),
             }
         }
         Ok(Err(gap))
+    }
+
+    /// The faces that records cover which are in order and allow the use.
+    ///
+    /// # Errors
+    /// As [`Self::fault`].
+    pub fn faces(&self, demand: &Demand<'_>) -> Result<Vec<Enrolled<'_>>> {
+        let mut all = Vec::new();
+        for (_, record, value) in &self.list {
+            let faces: Vec<Enrolled<'_>> = record
+                .references
+                .iter()
+                .filter_map(|picture| match picture {
+                    Picture::File { .. } => None,
+                    Picture::Face { enrolled, min_cos, .. } => {
+                        Some(Enrolled { id: &record.id, pictures: enrolled, min_cos: *min_cos })
+                    }
+                })
+                .collect();
+            if !faces.is_empty() && self.unfit(record, value, demand)?.is_none() {
+                all.extend(faces);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Why a record does not count for what is asked.
+    fn unfit(
+        &self,
+        record: &Record,
+        value: &Value,
+        demand: &Demand<'_>,
+    ) -> Result<Option<&'static str>> {
+        Ok(match self.fault(record, value, demand.today, demand.issuers)? {
+            Some(fault) => Some(fault),
+            None if !record.scopes.contains(&demand.scope) => Some("does not allow this use"),
+            None if demand.adult && !record.adult => Some("is not of an adult"),
+            None => None,
+        })
     }
 }
 
@@ -540,10 +591,43 @@ mod tests {
         ] {
             assert!(change(what, to.clone()).starts_with("E1106"), "{what} {to}");
         }
+        for face in [
+            json!({ "match": "hand", "enrolled": [PICTURE], "min_cos": 0.45 }),
+            json!({ "match": "face", "enrolled": [], "min_cos": 0.45 }),
+            json!({ "match": "face", "enrolled": ["abc"], "min_cos": 0.45 }),
+            json!({ "match": "face", "enrolled": [PICTURE], "min_cos": 0 }),
+            json!({ "match": "face", "enrolled": [PICTURE], "min_cos": 1.5 }),
+        ] {
+            assert!(change("references", json!([face])).starts_with("E1106"), "{face}");
+        }
+    }
+
+    #[test]
+    fn faces_are_those_of_records_that_count() {
         let face = json!([{ "match": "face", "enrolled": [PICTURE], "min_cos": 0.45 }]);
-        let mut made: Record = record();
-        made.references = serde_json::from_value(face).unwrap();
-        made.sign(&key()).unwrap();
-        assert_eq!(ask(&[json!(made)], "", PICTURE, &DEMAND), "no consent record");
+        let faces = |change: &dyn Fn(&mut Record), demand: &Demand<'_>| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut made = record();
+            made.references = serde_json::from_value(face.clone()).unwrap();
+            made.sign(&key()).unwrap();
+            change(&mut made);
+            let path = folder.path().join("a.json");
+            std::fs::write(path, json!(made).to_string()).unwrap();
+            let records = Records::open(&[folder.path().to_owned()]).unwrap();
+            assert_eq!(records.covers(PICTURE, demand).unwrap(), Err(Gap::NoRecord));
+            let found = records.faces(demand).unwrap();
+            found.iter().map(|face| (face.id.to_owned(), face.min_cos)).collect::<Vec<_>>()
+        };
+        assert_eq!(faces(&|_| (), &DEMAND), [("c-7f3a".to_owned(), 0.45)]);
+        // Made looser after it was signed, for another use, by another issuer, too late.
+        let looser = |record: &mut Record| match &mut record.references[0] {
+            Picture::Face { min_cos, .. } => *min_cos = 0.1,
+            Picture::File { .. } => unreachable!("it is a face"),
+        };
+        assert!(faces(&looser, &DEMAND).is_empty());
+        assert!(faces(&|_| (), &Demand { scope: Scope::Train, ..DEMAND }).is_empty());
+        let others = [SecretKey::of(&[4; 32]).public()];
+        assert!(faces(&|_| (), &Demand { issuers: &others, ..DEMAND }).is_empty());
+        assert!(faces(&|_| (), &Demand { today: "2027-11-01", ..DEMAND }).is_empty());
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod consent;
+pub mod models;
 pub mod policy;
 pub mod provenance;
 pub mod signature;

@@ -5,6 +5,7 @@
 //! weaken is an error. A file counts as locked only if whoever runs the program cannot change it.
 
 use crate::audit::AuditLog;
+use crate::models::{Faces, Llm, OnError};
 use crate::provenance::{Provenance, ProvenanceLayer, Sign};
 use crate::signature::SecretKey;
 use crate::watermark::Strength;
@@ -12,6 +13,7 @@ use anyid_files::error::{Error, Result, unreadable};
 use anyid_files::input;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::cmp::Ordering;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +21,8 @@ use std::path::{Path, PathBuf};
 pub const SYSTEM: &str = "/etc/anyid-rt/policy.toml";
 const LARGEST: u64 = 1 << 20;
 
-/// Whether results are marked; later ones are stricter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// Whether results are marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mark {
     /// No mark.
@@ -31,13 +33,30 @@ pub enum Mark {
     Normal,
     /// Stronger than usual.
     Strong,
+    /// By networks of the user's, which only they find again.
+    VideoSeal,
+}
+
+/// Later ones are stricter, but for marks of another kind, which whoever looks for the one does not find.
+impl PartialOrd for Mark {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        let rank = |mark: &Self| match mark {
+            Self::Off => 0,
+            Self::Light => 1,
+            Self::Normal => 2,
+            Self::Strong | Self::VideoSeal => 3,
+        };
+        let own = [self, other].map(|mark| *mark == Self::VideoSeal);
+        let one_is_off = *self == Self::Off || *other == Self::Off;
+        (own[0] == own[1] || one_is_off).then(|| rank(self).cmp(&rank(other)))
+    }
 }
 
 impl Mark {
-    /// How strong, if at all.
+    /// How strong, if it is the program's own kind.
     pub fn strength(self) -> Option<Strength> {
         match self {
-            Self::Off => None,
+            Self::Off | Self::VideoSeal => None,
             Self::Light => Some(Strength::Light),
             Self::Normal => Some(Strength::Normal),
             Self::Strong => Some(Strength::Strong),
@@ -47,7 +66,8 @@ impl Mark {
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.strength().map_or("off", Strength::name))
+        let other = if *self == Self::VideoSeal { "videoseal" } else { "off" };
+        f.write_str(self.strength().map_or(other, Strength::name))
     }
 }
 
@@ -102,10 +122,14 @@ pub struct Policy {
     pub text_filter: bool,
     /// Files and folders of further rules.
     pub rules: Vec<PathBuf>,
+    /// A language model that looks at texts too.
+    pub llm: Option<Llm>,
     /// Whether results are marked.
     pub watermark: Mark,
     /// File of a private key of marks.
     pub watermark_key: Option<PathBuf>,
+    /// The file that names the networks of `videoseal`.
+    pub watermark_model: Option<PathBuf>,
     /// What happens without consent.
     pub consent: Consent,
     /// The same for training on sets that are marked as private, unless that is less strict.
@@ -116,6 +140,8 @@ pub struct Policy {
     pub issuers: Vec<String>,
     /// Whether a record has to be of an adult.
     pub adult: bool,
+    /// What compares faces with enrolled ones.
+    pub faces: Option<Faces>,
     /// Whether frames are looked at.
     pub frames: FrameCheck,
     /// The file that names the models that do so.
@@ -141,13 +167,16 @@ impl Default for Policy {
         Self {
             text_filter: true,
             rules: Vec::new(),
+            llm: None,
             watermark: Mark::Normal,
             watermark_key: None,
+            watermark_model: None,
             consent: Consent::Warn,
             private: Consent::Require,
             consents: vec![PathBuf::from("consents")],
             issuers: Vec::new(),
             adult: false,
+            faces: None,
             frames: FrameCheck::Auto,
             frame_models: None,
             provenance: Provenance::default(),
@@ -172,6 +201,8 @@ pub struct Layer {
     pub locked: bool,
     /// Texts.
     pub text: TextLayer,
+    /// Models that look at texts.
+    pub moderation: ModerationLayer,
     /// Marks.
     pub watermark: MarkLayer,
     /// Consent.
@@ -194,6 +225,14 @@ pub struct TextLayer {
     pub rules: Vec<PathBuf>,
 }
 
+/// `[moderation]` of a policy.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModerationLayer {
+    /// [`Policy::llm`].
+    pub llm: Option<Llm>,
+}
+
 /// `[watermark]` of a policy.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -202,6 +241,8 @@ pub struct MarkLayer {
     pub strength: Option<Mark>,
     /// [`Policy::watermark_key`].
     pub key: Option<PathBuf>,
+    /// [`Policy::watermark_model`].
+    pub model: Option<PathBuf>,
 }
 
 /// `[consent]` of a policy.
@@ -218,6 +259,8 @@ pub struct ConsentLayer {
     pub issuers: Option<Vec<String>>,
     /// [`Policy::adult`].
     pub adult: Option<bool>,
+    /// [`Policy::faces`].
+    pub faces: Option<Faces>,
 }
 
 /// `[frames]` of a policy.
@@ -268,11 +311,13 @@ impl Layer {
         layer.source = path.display().to_string();
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         let AuditLayer { file, key, .. } = &mut layer.audit;
-        let files = [&mut layer.watermark.key, &mut layer.frames.models, file, key];
-        let files = files.into_iter().flatten();
+        let MarkLayer { key: mark, model, .. } = &mut layer.watermark;
+        let files = [mark, model, &mut layer.frames.models, file, key].into_iter().flatten();
         let lists = layer.text.rules.iter_mut().chain(layer.consent.folders.iter_mut().flatten());
         files.chain(lists).for_each(|path| *path = folder.join(&*path));
         layer.provenance.start_at(&folder);
+        layer.moderation.llm.iter_mut().for_each(|llm| llm.start_at(&folder));
+        layer.consent.faces.iter_mut().for_each(|faces| faces.start_at(&folder));
         layer.contradiction().map_or(Ok(()), |what| Err(bad(what.to_owned())))?;
         if layer.locked {
             check_owner(path)?;
@@ -281,16 +326,24 @@ impl Layer {
     }
 
     fn contradiction(&self) -> Option<&'static str> {
-        let Self { locked, watermark, consent, audit, provenance, .. } = self;
+        let Self { locked, moderation, watermark, consent, audit, provenance, .. } = self;
+        let open = moderation.llm.as_ref().is_some_and(|llm| llm.on_error == OnError::Rules);
         let off = consent.mode == Some(Consent::Off);
         if watermark.strength == Some(Mark::Off) && watermark.key.is_some() {
             Some("[watermark] has a key, and strength is \"off\"")
+        } else if watermark.strength == Some(Mark::VideoSeal) && watermark.key.is_some() {
+            Some("[watermark] has a key, and the networks of \"videoseal\" take none")
         } else if off && (consent.issuers.is_some() || consent.adult == Some(true)) {
             Some("[consent] asks something of records, and mode is \"off\"")
         } else if audit.enabled == Some(false)
             && (audit.file.is_some() || audit.key.is_some() || audit.store_prompts == Some(true))
         {
             Some("[audit] says what the log is like, and enabled is false")
+        } else if *locked && open {
+            Some(
+                "a locked policy says on_error = \"closed\" in [moderation.llm]: else whoever cuts the \
+                 connection turns it off",
+            )
         } else if *locked && audit.enabled != Some(false) && audit.file.is_none() {
             Some("a locked policy names [audit] file: the usual place is the user's own")
         } else {
@@ -358,7 +411,13 @@ impl Joining<'_> {
         asked: Option<T>,
     ) -> Result<()> {
         match asked {
-            Some(asked) if self.lock.is_some() && asked < *now => self.refuse(setting, *now, asked),
+            // Also what cannot be compared, such as marks of different kinds.
+            Some(asked)
+                if self.lock.is_some()
+                    && asked.partial_cmp(now).is_none_or(|order| order == Ordering::Less) =>
+            {
+                self.refuse(setting, *now, asked)
+            }
             Some(asked) => {
                 *now = asked;
                 Ok(())
@@ -401,16 +460,27 @@ impl Policy {
     }
 
     fn join(&mut self, layer: &Layer) -> Result<()> {
-        let Layer { source, locked, text, watermark, consent, frames, provenance, audit } = layer;
+        let Layer { source, locked, text, moderation, watermark, .. } = layer;
+        let Layer { consent, frames, provenance, audit, .. } = layer;
         let joining = Joining { source, lock: self.locked.clone() };
         let on = |value: Option<bool>| value.map(OnOff);
         let mut filter = OnOff(self.text_filter);
         joining.ordered("the filter of texts", &mut filter, on(text.filter))?;
         self.text_filter = filter.0;
         self.rules.extend(text.rules.iter().cloned());
+        // One that is added can only refuse more.
+        match &self.llm {
+            None => self.llm.clone_from(&moderation.llm),
+            Some(_) => {
+                let asked = moderation.llm.clone().map(Some);
+                joining.fixed("the language model that looks at texts", &mut self.llm, asked)?;
+            }
+        }
         joining.ordered("the watermark", &mut self.watermark, watermark.strength)?;
         let key = watermark.key.clone().map(Some);
         joining.fixed("the watermark's key", &mut self.watermark_key, key)?;
+        let model = watermark.model.clone().map(Some);
+        joining.fixed("the watermark's networks", &mut self.watermark_model, model)?;
         joining.ordered("consent", &mut self.consent, consent.mode)?;
         joining.ordered("consent for private sets", &mut self.private, consent.private)?;
         joining.fixed(
@@ -422,6 +492,8 @@ impl Policy {
         let mut adult = OnOff(self.adult);
         joining.ordered("the demand for adults", &mut adult, on(consent.adult))?;
         self.adult = adult.0;
+        let faces = consent.faces.clone().map(Some);
+        joining.fixed("what compares faces", &mut self.faces, faces)?;
         joining.ordered("the check of frames", &mut self.frames, frames.check)?;
         let models = frames.models.clone().map(Some);
         joining.fixed("the models that look at frames", &mut self.frame_models, models)?;
@@ -432,6 +504,11 @@ impl Policy {
         let salt = provenance.salt.clone().map(Some);
         joining.fixed("the salt of references", &mut own.salt, salt)?;
         joining.fixed("the time for signing", &mut own.patience, provenance.patience)?;
+        joining.fixed(
+            "whom signatures are trusted of",
+            &mut own.trust,
+            provenance.trust.clone(),
+        )?;
         let mut kept = OnOff(self.audit);
         joining.ordered("the audit log", &mut kept, on(audit.enabled))?;
         self.audit = kept.0;
@@ -455,19 +532,23 @@ impl Policy {
         json!({
             "text_filter": self.text_filter,
             "rules": paths(&self.rules),
+            "moderation_llm": self.llm.as_ref().map(Llm::name),
             "watermark": self.watermark.to_string(),
             "watermark_key": if self.watermark_key.is_some() { "private" } else { "public" },
+            "watermark_model": self.watermark_model.as_ref().map(|path| path.display().to_string()),
             "consent": self.consent.to_string(),
             "consent_private": self.private.to_string(),
             "consents": paths(&self.consents),
             "issuers": self.issuers,
             "adult": self.adult,
+            "faces": self.faces.as_ref().map(|faces| paths(&faces.pictures)),
             "frames": self.frames.to_string(),
             "frame_models": self.frame_models.as_ref().map(|path| path.display().to_string()),
             "provenance": self.provenance.sign.to_string(),
             "signer": self.provenance.signer.to_string(),
             "provenance_prompt": self.provenance.prompt.to_string(),
             "provenance_salt": self.provenance.salt.as_ref().map(|path| path.display().to_string()),
+            "provenance_trust": paths(&self.provenance.trust),
             "audit": self.audit,
             "audit_file": self.audit_file.as_ref().map(|path| path.display().to_string()),
             "audit_key": self.audit_key.as_ref().map(|path| path.display().to_string()),
@@ -523,7 +604,8 @@ mod tests {
     }
 
     const LOCKED: &str = "locked = true\n[audit]\nfile = \"/var/log/a.jsonl\"\n[consent]\nmode = \
-                          \"require\"\nadult = true\nissuers = [\"ed25519:x\"]\n[frames]\ncheck = \"auto\"\n[watermark]\nkey = \"/k\"\n";
+                          \"require\"\nadult = true\nissuers = [\"ed25519:x\"]\n[frames]\ncheck = \"auto\"\n[watermark]\nkey = \"/k\"\n\
+                          [moderation.llm]\nkind = \"vllm\"\nmodel = \"m\"\non_error = \"closed\"\n";
 
     #[test]
     fn later_layers_override_and_rules_add_up() {
@@ -539,34 +621,43 @@ mod tests {
         assert_eq!(Policy::default().switched_off(), [""; 0]);
     }
 
+    /// A line for each setting that would make [`LOCKED`] weaker.
+    const WEAKER: [&str; 29] = [
+        "[text]\nfilter = false",
+        "[watermark]\nstrength = \"off\"",
+        "[watermark]\nstrength = \"light\"",
+        "[watermark]\nkey = \"/mine\"",
+        "[consent]\nmode = \"warn\"",
+        "[consent]\nmode = \"off\"",
+        "[consent]\nadult = false",
+        "[consent]\nissuers = []",
+        "[consent]\nissuers = [\"ed25519:x\", \"ed25519:mine\"]",
+        "[consent]\nfolders = [\"/mine\"]",
+        "[frames]\ncheck = \"off\"",
+        "[frames]\nmodels = \"/mine\"",
+        "[provenance]\nsign = \"off\"",
+        "[provenance]\nsigner = \"local\"",
+        "[provenance]\nsigner = \"command\"\ncommand = [\"mine\"]",
+        "[provenance]\nprompt = \"text\"",
+        "[provenance]\nsalt = \"/mine\"",
+        "[provenance]\npatience = 1",
+        "[audit]\nenabled = false",
+        "[audit]\nfile = \"/tmp/x\"",
+        "[audit]\nkey = \"/mine\"",
+        "[consent]\nprivate = \"warn\"",
+        "[audit]\nstore_prompts = true",
+        "[watermark]\nstrength = \"videoseal\"",
+        "[watermark]\nmodel = \"/mine\"",
+        "[consent.faces]\nface = {}\nidentity = {}\npictures = []",
+        "[provenance]\ntrust = [\"/mine\"]",
+        "[moderation.llm]\nkind = \"vllm\"\nmodel = \"mine\"",
+        "[moderation.llm]\nkind = \"vllm\"\nmodel = \"m\"\non_error = \"rules\"",
+    ];
+
     #[test]
     fn nothing_weakens_a_locked_policy() {
         let locked = layer(LOCKED);
-        for weaker in [
-            "[text]\nfilter = false",
-            "[watermark]\nstrength = \"off\"",
-            "[watermark]\nstrength = \"light\"",
-            "[watermark]\nkey = \"/mine\"",
-            "[consent]\nmode = \"warn\"",
-            "[consent]\nmode = \"off\"",
-            "[consent]\nadult = false",
-            "[consent]\nissuers = []",
-            "[consent]\nissuers = [\"ed25519:x\", \"ed25519:mine\"]",
-            "[consent]\nfolders = [\"/mine\"]",
-            "[frames]\ncheck = \"off\"",
-            "[frames]\nmodels = \"/mine\"",
-            "[provenance]\nsign = \"off\"",
-            "[provenance]\nsigner = \"local\"",
-            "[provenance]\nsigner = \"command\"\ncommand = [\"mine\"]",
-            "[provenance]\nprompt = \"text\"",
-            "[provenance]\nsalt = \"/mine\"",
-            "[provenance]\npatience = 1",
-            "[audit]\nenabled = false",
-            "[audit]\nfile = \"/tmp/x\"",
-            "[audit]\nkey = \"/mine\"",
-            "[consent]\nprivate = \"warn\"",
-            "[audit]\nstore_prompts = true",
-        ] {
+        for weaker in WEAKER {
             let error = Policy::of(&[locked.clone(), layer(weaker)]).unwrap_err();
             assert_eq!(error.code(), "E1103", "{weaker}");
             assert!(error.to_string().contains("would weaken it"), "{error}");
@@ -585,10 +676,69 @@ mod tests {
             "[frames]\ncheck = \"require\"",
             "[provenance]\nsign = \"require\"\nsigner = \"ephemeral\"",
             "[consent]\nmode = \"require\"\nadult = true",
+            "[moderation.llm]\nkind = \"vllm\"\nmodel = \"m\"\non_error = \"closed\"",
             "locked = false",
         ] {
             let policy = Policy::of(&[locked.clone(), layer(tighter)]).unwrap();
             assert!(policy.locked.is_some(), "{tighter}");
+        }
+    }
+
+    /// Names that a policy may have at this place, by what is said where there is another.
+    fn known(section: &str) -> Vec<String> {
+        let text = format!("{section}\nzzz = 1\n");
+        let fault = toml::from_str::<Layer>(&text).unwrap_err().message().to_owned();
+        let names = fault.split_once("expected ").expect("the names are said").1;
+        names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_setting_has_a_line_among_those_that_would_weaken() {
+        // What only adds, and what belongs to the signer, which is fixed as a whole.
+        let free = ["text.rules", "provenance.certificates", "provenance.key"];
+        let sections = known("");
+        assert!(sections.len() > 6, "{sections:?}");
+        for section in sections.iter().filter(|name| *name != "locked") {
+            for key in known(&format!("[{section}]")) {
+                let named = |line: &str| {
+                    line.split_once('\n').is_some_and(|(head, rest)| {
+                        head == format!("[{section}.{key}]")
+                            || head == format!("[{section}]")
+                                && rest.lines().any(|l| l.starts_with(&format!("{key} = ")))
+                    })
+                };
+                let path = format!("{section}.{key}");
+                assert!(
+                    free.contains(&path.as_str()) || WEAKER.iter().any(|line| named(line)),
+                    "{path} is in no line of WEAKER: say how it could weaken a locked policy"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_lets_models_be_added_that_refuse_more_and_marks_be_turned_on() {
+        let locked =
+            layer("locked = true\n[audit]\nfile = \"/a\"\n[watermark]\nstrength = \"off\"");
+        let more = "[moderation.llm]\nkind = \"vllm\"\nmodel = \"m\"\n";
+        let policy = Policy::of(&[locked.clone(), layer(more)]).unwrap();
+        assert_eq!(policy.llm.as_ref().map(|llm| llm.on_error), Some(OnError::Rules));
+        // From then on it stays.
+        let error =
+            Policy::of(&[locked.clone(), layer(more), layer(&more.replace("\"m\"", "\"n\""))]);
+        assert_eq!(error.unwrap_err().code(), "E1103");
+        for (first, then, fine) in [
+            ("light", "strong", true),
+            ("videoseal", "videoseal", true),
+            ("videoseal", "strong", false),
+            ("strong", "videoseal", false),
+            ("videoseal", "off", false),
+        ] {
+            let mark = |name: &str| layer(&format!("[watermark]\nstrength = \"{name}\""));
+            let joined = Policy::of(&[locked.clone(), mark(first), mark(then)]);
+            // What is off may become either.
+            assert!(Policy::of(&[locked.clone(), mark(first)]).is_ok(), "{first}");
+            assert_eq!(joined.is_err(), !fine, "{first} {then}");
         }
     }
 
@@ -604,10 +754,23 @@ mod tests {
             ("[audit]\nenabled = false\nfile = \"a\"", "E1102", "says what the log"),
             ("[audit]\nenabled = false\nkey = \"a\"", "E1102", "says what the log"),
             ("locked = true", "E1102", "names [audit] file"),
+            (
+                "locked = true\n[moderation.llm]\nkind = \"vllm\"\nmodel = \"m\"",
+                "E1102",
+                "on_error = \"closed\"",
+            ),
             ("[provenance]\nsigner = \"pem\"\nkey = \"k\"", "E1102", "needs certificates"),
             ("[provenance]\nkey = \"k\"", "E1102", "go with signer"),
             ("[provenance]\nsign = \"off\"\nsigner = \"local\"", "E1102", "has a signer"),
             ("[provenance]\nsigner = \"cloud\"", "E1102", "unknown variant"),
+            ("[watermark]\nstrength = \"videoseal\"\nkey = \"k\"", "E1102", "take none"),
+            ("[moderation.llm]\nkind = \"vllm\"", "E1102", "needs model"),
+            (
+                "[moderation.llm]\nkind = \"vllm\"\nmodel = \"m\"\non_error = \"open\"",
+                "E1102",
+                "\"closed\"",
+            ),
+            ("[consent.faces]\nface = {}", "E1102", "missing field"),
             ("= =", "E1102", "this is no policy"),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -127,12 +127,14 @@ pub struct Provenance {
     pub salt: Option<PathBuf>,
     /// Seconds that a program may take to sign.
     pub patience: u64,
+    /// Certificates (PEM) of authorities and signers that `verify` trusts; nobody is asked for if there is none.
+    pub trust: Vec<PathBuf>,
 }
 
 impl Default for Provenance {
     fn default() -> Self {
         let (signer, prompt) = (Signer::default(), Prompt::default());
-        Self { sign: Sign::Auto, signer, prompt, salt: None, patience: 60 }
+        Self { sign: Sign::Auto, signer, prompt, salt: None, patience: 60, trust: Vec::new() }
     }
 }
 
@@ -170,6 +172,8 @@ pub struct ProvenanceLayer {
     pub salt: Option<PathBuf>,
     /// [`Provenance::patience`].
     pub patience: Option<u64>,
+    /// [`Provenance::trust`].
+    pub trust: Option<Vec<PathBuf>>,
 }
 
 impl ProvenanceLayer {
@@ -208,7 +212,8 @@ impl ProvenanceLayer {
     /// Has relative paths start at `folder`.
     pub fn start_at(&mut self, folder: &Path) {
         let files = [&mut self.certificates, &mut self.key, &mut self.salt];
-        files.into_iter().flatten().for_each(|path| *path = folder.join(&*path));
+        let files = files.into_iter().flatten().chain(self.trust.iter_mut().flatten());
+        files.for_each(|path| *path = folder.join(&*path));
     }
 
     /// What in it cannot be meant.

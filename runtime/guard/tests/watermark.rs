@@ -182,3 +182,50 @@ fn the_result_does_not_depend_on_the_number_of_threads() {
     let one = PUBLIC.detect(&frames, Search::Fast, 1);
     assert_eq!(one, PUBLIC.detect(&frames, Search::Fast, 3));
 }
+
+/// The clip turned clockwise about its middle, black outside.
+fn turned(clip: &Clip, degrees: f64) -> Clip {
+    let (width, height) = (clip.width, clip.height);
+    let (sine, cosine) = degrees.to_radians().sin_cos();
+    let middle = [(width - 1) as f64 / 2.0, (height - 1) as f64 / 2.0];
+    clip.each(|frame| {
+        let at = |x: i64, y: i64, c: usize| {
+            let inside = (0..width as i64).contains(&x) && (0..height as i64).contains(&y);
+            if inside { f64::from(frame[3 * (y as usize * width + x as usize) + c]) } else { 0.0 }
+        };
+        let mut out = Vec::with_capacity(frame.len());
+        for y in 0..height {
+            for x in 0..width {
+                let [u, v] = [x as f64 - middle[0], y as f64 - middle[1]];
+                let [from_x, from_y] =
+                    [middle[0] + cosine * u + sine * v, middle[1] - sine * u + cosine * v];
+                let [left, top] = [from_x.floor(), from_y.floor()];
+                let [right, down] = [from_x - left, from_y - top];
+                let [left, top] = [left as i64, top as i64];
+                for c in 0..3 {
+                    let upper = at(left, top, c) * (1.0 - right) + at(left + 1, top, c) * right;
+                    let lower =
+                        at(left, top + 1, c) * (1.0 - right) + at(left + 1, top + 1, c) * right;
+                    out.push((upper * (1.0 - down) + lower * down).round() as u8);
+                }
+            }
+        }
+        out
+    })
+}
+
+#[test]
+fn turned_and_stretched_clips_are_found_by_those_who_look_for_them() {
+    let marked = Clip::marked(1, 1);
+    let clip = turned(&marked, -1.7);
+    assert!(!clip.seen(&PUBLIC, Search::Full).present);
+    let seen = found("turned", &clip, Search::Affine);
+    // The peak is as high within some tenths of a degree.
+    assert!((seen.turn + 1.7).abs() < 0.5, "{}", seen.turn);
+    let stretched = marked.resized(520, 400);
+    assert!(!stretched.seen(&PUBLIC, Search::Full).present);
+    let seen = found("stretched", &stretched, Search::Affine);
+    let aspect = 520.0 / 640.0 / (400.0 / 384.0);
+    assert!((seen.aspect / aspect - 1.0).abs() < 0.02, "{aspect}: {}", seen.aspect);
+    assert!(seen.turn.abs() < 0.5, "{}", seen.turn);
+}

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 /// A result of a network, by the vocabulary of the IPTC.
 pub const SOURCE_TYPE: &str =
     "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia";
-/// How the watermark is called; it is in no public list.
-pub const MARK: &str = "org.anyid-rt.tile-ss.1";
+/// How watermarks are called: patterns, and what networks of the user's put in. They are in no public list.
+pub const MARKS: [&str; 2] = ["org.anyid-rt.tile-ss.1", "org.anyid-rt.videoseal.1"];
 /// The assertion that says how a result was made.
 pub const RECIPE: &str = "org.anyid-rt.recipe";
 /// The assertion that says which safeguards were on.
@@ -35,8 +35,8 @@ pub struct Claims {
     pub references: Vec<Reference>,
     /// The key of salted hashes.
     pub salt: Option<[u8; 32]>,
-    /// The id of the watermark.
-    pub mark: Option<String>,
+    /// The watermark, as it is called in [`MARKS`], and its id.
+    pub mark: Option<(&'static str, String)>,
     /// How the result was made.
     pub recipe: Value,
     /// The safeguards of the run.
@@ -111,7 +111,7 @@ mod tests {
             version: "1".to_owned(),
             references: vec![reference("ab"), reference("cd")],
             salt: None,
-            mark: Some("9c1f00a5".to_owned()),
+            mark: Some((MARKS[0], "9c1f00a5".to_owned())),
             recipe: json!({ "steps": 1 }),
             policy: json!({}),
         };

@@ -9,7 +9,7 @@
 use crate::FRAME_FILES;
 use crate::certificate::Chain;
 use crate::local::LOCAL;
-use crate::manifest::{Claims, MARK, POLICY, RECIPE};
+use crate::manifest::{Claims, MARKS, POLICY, RECIPE};
 use crate::signer::{Program, of_files, of_keys, read_pem};
 use crate::verdict::Statement;
 use anyid_files::checkpoint::hash_file;
@@ -232,10 +232,10 @@ fn builder(claims: &Claims) -> Result<Builder> {
         .with_definition(claims.definition())
         .map_err(failed)?;
     builder.set_intent(BuilderIntent::Create(DigitalSourceType::TrainedAlgorithmicMedia));
-    if let Some(id) = &claims.mark {
+    if let Some((alg, id)) = &claims.mark {
         let block = SoftBindingBlock { scope: SoftBindingScope::default(), value: id.clone() };
         let mut binding = SoftBinding::default();
-        (binding.alg, binding.blocks) = (Some(MARK.to_owned()), vec![block]);
+        (binding.alg, binding.blocks) = (Some((*alg).to_owned()), vec![block]);
         builder.add_assertion(SoftBinding::LABEL, &binding).map_err(failed)?;
         if let Some(added) = builder.definition.assertions.last_mut() {
             added.created = true;
@@ -301,7 +301,7 @@ fn statement(reader: &Reader, with_trust: bool) -> Statement {
             label if label.starts_with("c2pa.actions") => {
                 found.actions.extend(list(&data["actions"]).iter().map(|a| text(&a["action"])));
             }
-            label if label == SoftBinding::LABEL && data["alg"] == MARK => {
+            label if label == SoftBinding::LABEL && MARKS.iter().any(|alg| data["alg"] == *alg) => {
                 found.mark = data["blocks"][0]["value"].as_str().map(str::to_owned);
             }
             RECIPE => found.recipe = data.clone(),

@@ -19,8 +19,7 @@ use crate::media::color::{Rounding, planar_to_rgb};
 use crate::media::writer::{VideoWriter, WriterOptions, WrittenInfo, makes_folder};
 use crate::places::Places;
 use crate::recipe::{self, Recipe};
-use crate::safeguards::watermark::Marker;
-use crate::safeguards::{Inspector, MarkAs, Seal};
+use crate::safeguards::{FrameMarker, Inspector, MarkAs, Seal};
 use anyid_ir::Tensor;
 use std::path::{Path, PathBuf};
 
@@ -99,8 +98,8 @@ pub struct ResultFiles {
     latents: Kept,
     state: Option<StateFile>,
     preview: Option<PreviewOptions>,
-    /// What marks frames, and how many of them side by side.
-    marker: Option<(Marker, usize)>,
+    /// What marks frames.
+    marker: Option<FrameMarker>,
     /// What signs the result.
     seal: Option<Seal>,
     /// What looks at frames.
@@ -180,9 +179,9 @@ impl ResultFiles {
     /// Largest number of bytes held in memory for a video of `size`.
     pub fn held_bytes(&self, size: Size) -> u64 {
         let Size { width, height, frames } = size;
-        let marking = self.marker.as_ref().map_or(0, |(_, threads)| {
+        let marking = self.marker.as_ref().map_or(0, |marker| {
             let frame = 3 * (width as u64) * (height as u64);
-            (*threads as u64).saturating_mul(Marker::held_bytes(width, height) + frame)
+            (marker.together() as u64).saturating_mul(marker.held_bytes(width, height) + frame)
         });
         self.writer.held_bytes(frames).saturating_add(marking)
     }
@@ -231,13 +230,18 @@ impl ResultFiles {
         }
         let mut receiver = ToFiles { files: &mut self, made, sampling, events: &mut *events };
         let outcome = plan.run(cancel, &mut receiver);
-        let Self { writer, output, recipe, mut latents, state, seal, inspector, .. } = self;
+        let Self { writer, output, recipe, mut latents, state, preview, seal, inspector, .. } =
+            self;
         let mut seen = None;
         if let (Ok(_), Some(inspector), Some(made)) = (&outcome, inspector, made) {
             match inspector.conclude(made, events) {
                 Ok(recipe) => seen = Some(recipe),
                 Err(refusal) => {
                     latents.discard();
+                    // It shows what was refused.
+                    if let Some(file) = preview.and_then(|preview| preview.file) {
+                        let _ = std::fs::remove_file(file);
+                    }
                     if let Some(state) = state {
                         state.done();
                     }
@@ -381,7 +385,7 @@ impl Receiver for ToFiles<'_> {
     fn frames(&mut self, video: &Tensor) -> Result<()> {
         let [_, frames, height, width] = video.shape().try_into().expect("a video has four axes");
         let values = video.as_f32().map_err(|e| Error::internal("E1009", e.to_string()))?;
-        let together = self.files.marker.as_ref().map_or(1, |(_, threads)| *threads);
+        let together = self.files.marker.as_ref().map_or(1, FrameMarker::together);
         let mut held = vec![vec![0u8; 3 * width * height]; together.min(frames)];
         for start in (0..frames).step_by(together) {
             let here = &mut held[..together.min(frames - start)];
@@ -391,8 +395,8 @@ impl Receiver for ToFiles<'_> {
                     inspector.see(rgb, width, height)?;
                 }
             }
-            if let Some((marker, threads)) = &self.files.marker {
-                marker.mark(here, width, height, *threads);
+            if let Some(marker) = &mut self.files.marker {
+                marker.mark(here, width, height)?;
             }
             here.iter().try_for_each(|rgb| self.files.writer.push(rgb))?;
         }

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Dataset {
     /// SHA-256 of the manifest.
     pub manifest: String,
+    /// How its prompts are written, where it says that.
+    pub styles: BTreeSet<String>,
     /// Consent records of those who are shown, in this set and in that which is only measured.
     pub consents: Vec<String>,
     /// The samples, in the order of the manifest.

@@ -14,7 +14,8 @@ use crate::media::standardise::model_frames;
 use crate::pipeline::MOST_REFERENCES;
 use anyid_files::manifest::{Field, Notes, Object, once, same_field};
 use anyid_study::pool::{self, Wanted};
-use std::collections::{BTreeMap, HashMap};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Largest manifest that is read, in bytes.
@@ -172,6 +173,22 @@ pub struct Manifest {
     pub remains: Vec<Remains>,
     /// What is odd, in words, once for each kind.
     pub warnings: Vec<String>,
+    /// How prompts are written, where lines say it.
+    pub styles: BTreeSet<String>,
+}
+
+/// What a line says of how its prompt is written; a pair in its sample.
+#[derive(Deserialize)]
+struct Styled {
+    prompt_style: Option<String>,
+    sample: Option<Box<Styled>>,
+}
+
+impl Styled {
+    fn of(line: &[u8]) -> Option<String> {
+        let own: Self = serde_json::from_slice(line).ok()?;
+        own.prompt_style.or(own.sample.and_then(|sample| sample.prompt_style))
+    }
 }
 
 /// How a manifest is read.
@@ -238,7 +255,10 @@ impl Manifest {
                 odd.entry(kind).or_insert_with(|| (format!("line {line}: {what}"), 0)).1 += 1;
             }
             match (sample, notes.faults.is_empty()) {
-                (Some(sample), true) => manifest.samples.push(Sample { line, ..sample }),
+                (Some(sample), true) => {
+                    manifest.styles.extend(Styled::of(bytes));
+                    manifest.samples.push(Sample { line, ..sample });
+                }
                 (None, true) => {}
                 (_, false) => {
                     let id = || remains.id.clone();

@@ -557,6 +557,7 @@ mod tests {
         let (slots, text_rows, sizes) = (Vec::new(), 0, Sizes::default());
         let data = Dataset {
             manifest,
+            styles: Default::default(),
             consents: Vec::new(),
             items,
             slots,

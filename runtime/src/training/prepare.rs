@@ -249,8 +249,8 @@ impl Preparation<'_> {
         let blocked: Vec<PathBuf> =
             prompts.keys().filter_map(|key| looked.cache.blocked(key)).collect();
         looked.blocked.extend(blocked);
-        let (path, sha256) = (path.to_owned(), manifest.sha256);
-        Ok(Examined { path, sha256, items, labels, excluded, prompts, text_rows, longest })
+        let (path, sha256, styles) = (path.to_owned(), manifest.sha256, manifest.styles);
+        Ok(Examined { path, sha256, styles, items, labels, excluded, prompts, text_rows, longest })
     }
 
     /// Gives all samples their classes; the slots are those of the first set.
@@ -285,6 +285,7 @@ impl Preparation<'_> {
         };
         Ok(Dataset {
             manifest: own.sha256,
+            styles: own.styles,
             consents: Vec::new(),
             items: own.items,
             slots: slots.to_vec(),
@@ -672,6 +673,7 @@ enum Outcome {
 struct Examined {
     path: PathBuf,
     sha256: String,
+    styles: BTreeSet<String>,
     items: Vec<Item>,
     /// The labels of each.
     labels: Vec<Labels>,

@@ -13,7 +13,7 @@ use crate::files::AtomicFile;
 use crate::weights::ModelWeights;
 use half::bf16;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Name of the result in the folder of a run.
@@ -119,7 +119,7 @@ fn whole_row<'v>(
 }
 
 /// Writes the result of a run into `file`, which was trained on `weights`, with the adapters `on` those of a
-/// transformer.
+/// transformer, and prompts of `styles`.
 ///
 /// # Errors
 /// E0376 where it reads back as something else, E101x where it cannot be written.
@@ -127,7 +127,7 @@ pub fn write(
     file: AtomicFile,
     kind: Kind,
     (parameters, values): (&Parameters, Values<'_>),
-    settings: &Settings,
+    (settings, styles): (&Settings, &BTreeSet<String>),
     (weights, on): (&ModelWeights, &[Part]),
     updates: u64,
 ) -> Result<()> {
@@ -140,6 +140,10 @@ pub fn write(
         say("rope_layout", "prepend".to_owned());
         say("null_refs", "match".to_owned());
         say("pad", "black".to_owned());
+        // Of several no prompt can be in all.
+        if let (1, Some(style)) = (styles.len(), styles.first()) {
+            say("prompt_style", style.clone());
+        }
     }
     let on = on.iter().filter(|part| transformer && part.counts());
     let adapters: Vec<Part> = on.cloned().collect();

@@ -541,6 +541,7 @@ impl<'l> Loop<'l> {
         let on = self.learner.model.parts_on();
         let weights = (&**self.learner.network.objective().weights(), &on[..]);
         self.optimiser.with(if what == result::AVERAGE { "a" } else { "p" }, |values| {
+            let settings = (settings, &self.data.styles);
             result::write(file, self.kind, (parameters, values), settings, weights, updates)
         })?;
         Ok(path)

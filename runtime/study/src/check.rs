@@ -54,6 +54,29 @@ pub fn check(path: &Path, clips: Option<&HashMap<String, Span>>) -> Result<Check
     Ok(checked)
 }
 
+/// The lines of a file that name media which are not below `root`, each with what is missing.
+///
+/// # Errors
+/// E0911 where it cannot be read; E1202 for a line that is no text.
+pub fn missing(path: &Path, root: &Path) -> Result<Vec<(usize, String)>> {
+    let mut known: HashMap<String, bool> = HashMap::new();
+    let (mut faults, mut lines) = (Vec::new(), Lines::open(path)?);
+    while let Some(line) = lines.next() {
+        let Ok(line) = serde_json::from_str::<Value>(&line?) else { continue };
+        let references = line["references"].as_array().into_iter().flatten();
+        let parts = [&line, &line["target"]].into_iter().chain(references);
+        let named: BTreeSet<&str> = parts.filter_map(|part| part["media"].as_str()).collect();
+        for media in named.into_iter().filter(|media| is_below(media)) {
+            let there = known.entry(media.to_owned());
+            if !*there.or_insert_with(|| root.join(media).is_file()) {
+                faults.push((lines.number(), format!("there is no file {media}")));
+            }
+        }
+        faults.truncate(MOST);
+    }
+    Ok(faults)
+}
+
 /// Checks a line; gives its schema and its id, none of a line about a file that could not be used.
 fn of_line(
     line: &str,
@@ -305,6 +328,17 @@ mod tests {
     fn faults(text: &str) -> Vec<(usize, String)> {
         let folder = TempFolder::new("check");
         check(&folder.write("x.jsonl", text), Some(&clips())).unwrap().faults
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_named_with_their_line() {
+        let folder = TempFolder::new("missing");
+        folder.write("root/a/1.mp4", "");
+        let other = SAMPLE.replace("a/2.mp4", "a/1.mp4");
+        let path = folder.write("x.jsonl", format!("{other}\n{SAMPLE}\n{SAMPLE}\nno\n"));
+        let found = missing(&path, &folder.path().join("root")).unwrap();
+        let said = "there is no file a/2.mp4".to_owned();
+        assert_eq!(found, [(2, said.clone()), (3, said)]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod boxes;
 #[cfg(feature = "curate")]
 pub mod mtcnn;
 #[cfg(feature = "curate")]
+mod points;
+#[cfg(feature = "curate")]
 mod recognise;
 #[cfg(feature = "curate")]
 mod retinaface;
@@ -20,11 +22,12 @@ mod yolo;
 mod yunet;
 
 use crate::face::Points;
+use crate::geometry::Rect;
 use crate::lines::{Lines, parsed};
 use crate::picture::Plane;
 use crate::records::{Face, Person, schema};
 use crate::settings::{
-    DetectSettings, FaceKind, FaceModel, IdentityKind, IdentityModel, PersonModel,
+    DetectSettings, FaceKind, FaceModel, IdentityKind, IdentityModel, PersonModel, PoseModel,
 };
 use anyid_files::input::open_regular;
 use anyid_files::media::RgbFrame;
@@ -66,12 +69,22 @@ pub trait Identities: Send + Sync {
     fn embedding(&self, plane: &Plane, points: &Points) -> Result<Option<Vec<f32>>>;
 }
 
+/// What tells how heads are turned, better than five points do.
+pub trait Poses: Send + Sync {
+    /// Yaw, pitch and roll of the face in a box, in degrees; none where it is no face.
+    ///
+    /// # Errors
+    /// E1208 where a model gives what it should not.
+    fn pose(&self, plane: &Plane, area: &Rect) -> Result<Option<[f64; 3]>>;
+}
+
 /// Where faces and persons come from.
 pub struct Source {
     given: Option<Given>,
     faces: Option<Box<dyn Faces>>,
     persons: Option<Box<dyn Persons>>,
     identity: Option<Box<dyn Identities>>,
+    pose: Option<Box<dyn Poses>>,
 }
 
 /// Detections that are there already. Of the file only the places of lines are held.
@@ -207,7 +220,8 @@ pub fn licences(settings: &DetectSettings) -> Vec<&'static str> {
     let identity = settings.identity.as_ref().map(|model| model.kind);
     let person = settings.person.as_ref().map(|model| model.kind);
     let mut notes = Vec::new();
-    if face == Some(FaceKind::Scrfd) || identity == Some(IdentityKind::Arcface) {
+    let points = settings.pose.is_some();
+    if face == Some(FaceKind::Scrfd) || identity == Some(IdentityKind::Arcface) || points {
         notes.push("model files of insightface are for non-commercial research only");
     }
     if person == Some(crate::settings::PersonKind::Yolo) {
@@ -246,6 +260,16 @@ fn person_finder(model: &PersonModel) -> Result<Box<dyn Persons>> {
 fn recogniser(model: &IdentityModel) -> Result<Box<dyn Identities>> {
     let (path, engine, twice) = (&model.path, model.engine, model.align224);
     Ok(Box::new(recognise::Recogniser::open(path, engine, model.kind, twice)?))
+}
+
+#[cfg(feature = "curate")]
+fn turner(model: &PoseModel) -> Result<Box<dyn Poses>> {
+    Ok(Box::new(points::Points68::open(model)?))
+}
+
+#[cfg(not(feature = "curate"))]
+fn turner(model: &PoseModel) -> Result<Box<dyn Poses>> {
+    Err(missing(&model.path))
 }
 
 #[cfg(not(feature = "curate"))]
@@ -289,7 +313,8 @@ impl Source {
         };
         let persons = settings.person.as_ref().map(person_finder).transpose()?;
         let identity = settings.identity.as_ref().map(recogniser).transpose()?;
-        Ok(Self { given, faces, persons, identity })
+        let pose = settings.pose.as_ref().map(turner).transpose()?;
+        Ok(Self { given, faces, persons, identity, pose })
     }
 
     /// The frames of a file whose detections are given; none where a model looks for them.
@@ -318,10 +343,16 @@ impl Source {
         if let (true, Some(finder)) = (persons.is_empty(), &self.persons) {
             persons = finder.persons(f, image)?;
         }
-        if let Some(identity) = &self.identity {
-            let plane = Plane::rgb(image);
-            for face in faces.iter_mut().filter(|face| face.embedding.is_none()) {
+        if faces.is_empty() || (self.identity.is_none() && self.pose.is_none()) {
+            return Ok((faces, persons));
+        }
+        let plane = Plane::rgb(image);
+        for face in &mut faces {
+            if let (None, Some(identity)) = (&face.embedding, &self.identity) {
                 face.embedding = identity.embedding(&plane, &face.kps)?;
+            }
+            if let Some(turner) = &self.pose {
+                face.pose = turner.pose(&plane, &face.area)?;
             }
         }
         Ok((faces, persons))

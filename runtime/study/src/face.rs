@@ -4,6 +4,8 @@
 //! Points are the eyes as they lie in the picture (left, right), the nose, and the corners of the
 //! mouth (left, right), `[x, y]` in pixels.
 
+pub mod space;
+
 use crate::picture::Plane;
 
 /// Five points of a face.

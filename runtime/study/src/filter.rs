@@ -191,7 +191,10 @@ pub fn clip(found: Detection, gates: &FilterSettings) -> Clip {
     let used: Vec<&Face> = main.iter().filter(|face| usable(face, gates)).collect();
     let median = |value: &dyn Fn(&Face) -> f64| quantile(main.iter().map(value).collect(), 0.5);
     let yaws: Vec<f64> = main.iter().filter_map(|face| Some(face.pose?[0].abs())).collect();
-    let front = yaws.iter().filter(|yaw| **yaw <= gates.front_yaw).count();
+    let from_front = |[yaw, pitch, _]: [f64; 3]| {
+        yaw.abs() <= gates.front_yaw && gates.front_pitch.is_none_or(|most| pitch.abs() <= most)
+    };
+    let front = main.iter().filter(|face| face.pose.is_some_and(from_front)).count();
     let quality = Quality {
         n,
         single: of_all(one),
@@ -322,6 +325,21 @@ pub(crate) mod tests {
         let mut detection = found("a", steady());
         change(&mut detection);
         clip(detection, &FilterSettings::default()).reasons
+    }
+
+    #[test]
+    fn pitch_counts_only_where_it_is_known_well() {
+        let mut detection = found("a", steady());
+        detection.faces.iter_mut().for_each(|face| face.pose = Some([2.0, -50.0, 1.0]));
+        let mut settings = crate::settings::Settings::default();
+        assert!(clip(detection.clone(), &settings.gates()).keep);
+        settings = crate::settings::Settings::parse(
+            "[detect.pose]\nkind = \"1k3d68\"\npath = \"m.onnx\"\n",
+        )
+        .unwrap();
+        assert_eq!(clip(detection.clone(), &settings.gates()).reasons, ["turned_away"]);
+        settings.filter.front_pitch = Some(60.0);
+        assert!(clip(detection, &settings.gates()).keep);
     }
 
     #[test]

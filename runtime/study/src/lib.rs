@@ -14,6 +14,7 @@ pub mod filter;
 pub mod geometry;
 pub mod group;
 pub mod lines;
+pub mod materialize;
 #[cfg(feature = "curate")]
 mod model;
 pub mod moderation;
@@ -26,8 +27,13 @@ pub mod report;
 pub mod sample;
 pub mod settings;
 pub mod shots;
+mod shrink;
 pub mod stages;
 #[cfg(test)]
 mod testing;
+#[cfg(all(test, feature = "curate"))]
+#[path = "../tests/tiny_onnx/mod.rs"]
+mod tiny_onnx;
+pub mod videoseal;
 
 pub use anyid_files::{Error, Kind, Result};

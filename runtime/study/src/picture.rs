@@ -19,14 +19,17 @@ pub struct Plane {
 }
 
 /// What one result of a row is made of: the first source and a weight for each from there on.
-struct Tap {
-    first: usize,
-    weights: Vec<f32>,
+#[derive(Debug)]
+pub struct Tap {
+    /// The first source.
+    pub first: usize,
+    /// Of each from there on, at least one.
+    pub weights: Vec<f32>,
 }
 
 /// How a row is brought to another length.
 #[derive(Clone, Copy, PartialEq)]
-enum Kernel {
+pub enum Kernel {
     /// The two nearest, without a filter against aliasing.
     Linear,
     /// Each result is the mean of what it covers.
@@ -35,7 +38,8 @@ enum Kernel {
     Grow,
 }
 
-fn taps(from: usize, to: usize, kernel: Kernel) -> Vec<Tap> {
+/// What each of `to` results is made of, of `from` sources.
+pub fn taps(from: usize, to: usize, kernel: Kernel) -> Vec<Tap> {
     let scale = from as f64 / to as f64;
     let pair = |first: f64, share: f64| {
         let at = (first.max(0.0) as usize).min(from - 1);
@@ -201,29 +205,45 @@ impl Plane {
     }
 }
 
-/// Hue (0 to 179), saturation and value of every pixel, as OpenCV gives them for bytes.
-pub fn hsv(plane: &Plane) -> Vec<[u8; 3]> {
-    let table = |scale: f64| -> [i32; 256] {
-        std::array::from_fn(|at| match at {
-            0 => 0,
-            _ => (scale * 4096.0 / at as f64).round_ties_even() as i32,
-        })
-    };
-    let (saturation, hue) = (table(255.0), table(30.0));
-    let pixel = |p: &[f32]| {
-        let [r, g, b] = [0, 1, 2].map(|at| p[at].round_ties_even().clamp(0.0, 255.0) as i32);
-        let value = r.max(g).max(b);
-        let spread = value - r.min(g).min(b);
-        let turn = match value {
-            _ if value == r => g - b,
-            _ if value == g => b - r + 2 * spread,
-            _ => r - g + 4 * spread,
+/// Turns red, green and blue into hue (0 to 179), saturation and value, as OpenCV does for bytes.
+#[derive(Debug)]
+pub struct Hsv {
+    saturation: [i32; 256],
+    hue: [i32; 256],
+}
+
+impl Default for Hsv {
+    fn default() -> Self {
+        let table = |scale: f64| -> [i32; 256] {
+            std::array::from_fn(|at| match at {
+                0 => 0,
+                _ => (scale * 4096.0 / at as f64).round_ties_even() as i32,
+            })
         };
-        let h = (turn * hue[spread as usize] + 2048) >> 12;
-        let s = (spread * saturation[value as usize] + 2048) >> 12;
-        [if h < 0 { h + 180 } else { h }, s, value].map(|v| v.clamp(0, 255) as u8)
-    };
-    plane.data.chunks_exact(3).map(pixel).collect()
+        Self { saturation: table(255.0), hue: table(30.0) }
+    }
+}
+
+impl Hsv {
+    /// Of every pixel of `rgb`.
+    pub fn convert(&self, rgb: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; rgb.len()];
+        for (pixel, out) in rgb.chunks_exact(3).zip(out.chunks_exact_mut(3)) {
+            let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(i32::from);
+            let value = r.max(g).max(b);
+            let spread = value - r.min(g).min(b);
+            // Without branches, which nothing could foresee.
+            let (red, green) = (-i32::from(value == r), -i32::from(value == g));
+            let other = green & (b - r + 2 * spread) | !green & (r - g + 4 * spread);
+            let turn = red & (g - b) | !red & other;
+            let h = (turn * self.hue[(spread & 255) as usize] + 2048) >> 12;
+            let s = (spread * self.saturation[(value & 255) as usize] + 2048) >> 12;
+            out[0] = (if h < 0 { h + 180 } else { h }) as u8;
+            out[1] = s.min(255) as u8;
+            out[2] = value as u8;
+        }
+        out
+    }
 }
 
 #[cfg(test)]
@@ -245,21 +265,18 @@ mod tests {
 
     #[test]
     fn colours_are_those_of_opencv() {
-        let colour = |r: f32, g: f32, b: f32| {
-            hsv(&Plane { width: 1, height: 1, channels: 3, data: vec![r, g, b] })[0]
-        };
         // By the integer tables of `cvtColor` with `COLOR_RGB2HSV`.
         for (rgb, expected) in [
-            ([255.0, 0.0, 0.0], [0, 255, 255]),
-            ([0.0, 255.0, 0.0], [60, 255, 255]),
-            ([0.0, 0.0, 255.0], [120, 255, 255]),
-            ([255.0, 0.0, 1.0], [0, 255, 255]),
-            ([255.0, 0.0, 40.0], [175, 255, 255]),
-            ([10.0, 20.0, 30.0], [105, 170, 30]),
-            ([7.0, 7.0, 7.0], [0, 0, 7]),
-            ([0.0, 0.0, 0.0], [0, 0, 0]),
+            ([255, 0, 0], [0, 255, 255]),
+            ([0, 255, 0], [60, 255, 255]),
+            ([0, 0, 255], [120, 255, 255]),
+            ([255, 0, 1], [0, 255, 255]),
+            ([255, 0, 40], [175, 255, 255]),
+            ([10, 20, 30], [105, 170, 30]),
+            ([7, 7, 7], [0, 0, 7]),
+            ([0, 0, 0], [0, 0, 0]),
         ] {
-            assert_eq!(colour(rgb[0], rgb[1], rgb[2]), expected, "{rgb:?}");
+            assert_eq!(Hsv::default().convert(&rgb), expected, "{rgb:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! as `data sample` writes (`data.md` §7).
 
 use crate::lines::parsed;
+use crate::prompt::server::costs;
 use crate::prompt::similarity::Similarity;
 use crate::records::schema;
 use crate::settings::{SampleSettings, Settings};
@@ -31,6 +32,9 @@ pub struct Source {
     pub similarity: Similarity,
     /// The hashes of the files beside it.
     pub files: BTreeMap<String, String>,
+    /// What asking servers about them has cost, by stage: one object for each model.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub costs: BTreeMap<String, Value>,
 }
 
 /// What a training wants of targets.
@@ -56,7 +60,8 @@ pub fn line(job: &Job) -> Result<Value> {
         files.insert(name.to_owned(), hash_file(job.path(name))?);
     }
     let (sample, similarity) = (job.settings.sample.clone(), job.settings.prompt.similarity);
-    Ok(json!(Source { schema: schema::POOL.to_owned(), sample, similarity, files }))
+    let costs = costs::of(&job.out);
+    Ok(json!(Source { schema: schema::POOL.to_owned(), sample, similarity, files, costs }))
 }
 
 /// Whether a file's text is such a line.

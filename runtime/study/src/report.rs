@@ -9,7 +9,7 @@ use crate::prompt::elements::Element;
 use crate::prompt::server::costs;
 use crate::records::{Clip, Group, schema};
 use crate::stages::Stage;
-use crate::stages::part::items;
+use crate::stages::items::items;
 use anyid_files::output::AtomicFile;
 use anyid_files::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -190,10 +190,7 @@ pub fn found(out: &Path) -> Result<Value> {
         "throughput": Stage::ALL.into_iter()
             .filter_map(|s| Some((s.name().to_owned(), throughput(out, s.name())?)))
             .collect::<Map<_, _>>(),
-        "costs": costs::STAGES.into_iter()
-            .map(|stage| (stage, costs::read(out, stage)))
-            .filter(|(_, all)| !all.is_empty())
-            .collect::<BTreeMap<_, _>>(),
+        "costs": costs::of(out),
     }))
 }
 

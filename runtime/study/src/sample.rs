@@ -34,6 +34,10 @@ pub struct Texts {
     pub compared: BTreeMap<(String, String), [Option<f64>; 7]>,
     /// How texts are compared where it was not.
     pub similarity: Similarity,
+    /// The model that described a clip, and under which name its answer is kept, where one did.
+    pub describers: BTreeMap<String, [Value; 2]>,
+    /// The model that compared a pair, where one did.
+    pub judges: BTreeMap<(String, String), Value>,
 }
 
 /// A group whose clips can be drawn from.
@@ -195,7 +199,7 @@ impl<'p> Pool<'p> {
                 value.into()
             })
             .collect();
-        Some(json!({
+        let mut sample = json!({
             "schema": schema::SAMPLE,
             "id": format!("s_{epoch}_{index:06}"),
             "group": person.id,
@@ -206,7 +210,23 @@ impl<'p> Pool<'p> {
             "prompt_full": prompt.full,
             "elements": prompt.table,
             "prompt_style": settings.style.name(),
-        }))
+        });
+        if let Some(asked) = self.asked(primary_clip, target_clip) {
+            sample["provenance"] = asked;
+        }
+        Some(sample)
+    }
+
+    /// The models that a prompt is made by, and the names of their answers; none where there are none.
+    fn asked(&self, primary: &Clip, target: &Clip) -> Option<Value> {
+        let pair = (primary.span.id.clone(), target.span.id.clone());
+        let seen = [&pair.1, &pair.0].map(|clip| self.texts.describers.get(clip));
+        let judge = self.texts.judges.get(&pair);
+        let model = seen.iter().flatten().map(|[model, _]| model).next();
+        model.or(judge)?;
+        let cache = seen.iter().flatten().map(|[_, cache]| cache).filter(|name| name.is_string());
+        let cache: Vec<&Value> = cache.collect();
+        Some(json!({"vlm": model, "llm": judge, "cache": cache}))
     }
 
     fn prompt(
@@ -449,6 +469,26 @@ mod tests {
         assert!(numbers.iter().all(|count| near(*count, draws as usize, 0.2)), "{numbers:?}");
         assert!(people.iter().all(|count| near(*count, draws as usize, 0.25)), "{people:?}");
         assert!(forms.iter().all(|count| near(*count, references, 1.0 / 3.0)), "{forms:?}");
+    }
+
+    #[test]
+    fn the_models_that_made_a_prompt_are_named() {
+        let clips = clips(1, 2);
+        let groups = crate::group::grouped(&clips, &GroupSettings::default()).unwrap().groups;
+        let mut texts = texts(&clips);
+        let settings = SampleSettings::default();
+        let first = |texts: &Texts| {
+            Pool::new(&groups, &clips, texts, &settings).sample(0, 0).unwrap()["provenance"].clone()
+        };
+        assert_eq!(first(&texts), Value::Null);
+        let ids = clips.iter().map(|clip| clip.span.id.clone());
+        texts.describers = ids.map(|id| (id.clone(), [json!("seer"), json!(id)])).collect();
+        let found = first(&texts);
+        assert_eq!((&found["vlm"], &found["llm"]), (&json!("seer"), &Value::Null));
+        assert_eq!(found["cache"].as_array().unwrap().len(), 2);
+        let [target, primary] = [0, 1].map(|at| found["cache"][at].as_str().unwrap().to_owned());
+        texts.judges.insert((primary, target), json!("judge"));
+        assert_eq!(first(&texts)["llm"], "judge");
     }
 
     #[test]

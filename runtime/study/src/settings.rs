@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Largest file of settings that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
+/// Largest pitch of a face that is seen from the front, where 68 points say it.
+const FRONT_PITCH: f64 = 40.0;
 
 /// The settings of all stages.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -213,6 +215,30 @@ pub struct IdentityModel {
     pub engine: Engine,
 }
 
+/// Kinds of networks that tell how heads are turned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PoseKind {
+    /// insightface's, 68 points in space.
+    #[serde(rename = "1k3d68")]
+    Points68,
+}
+
+/// A network of the user's that tells how heads are turned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoseModel {
+    /// What it is.
+    pub kind: PoseKind,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The mean shape of its 68 points, a JSON list; by eyes, nose and mouth alone where it is not there.
+    #[serde(default)]
+    pub mean_shape: Option<PathBuf>,
+    /// What runs it.
+    #[serde(default)]
+    pub engine: Engine,
+}
+
 /// Settings of `detect`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -231,6 +257,8 @@ pub struct DetectSettings {
     pub person: Option<PersonModel>,
     /// What tells faces apart.
     pub identity: Option<IdentityModel>,
+    /// What tells how heads are turned, in place of the five points of a face.
+    pub pose: Option<PoseModel>,
 }
 
 impl Default for DetectSettings {
@@ -243,6 +271,7 @@ impl Default for DetectSettings {
             face: None,
             person: None,
             identity: None,
+            pose: None,
         }
     }
 }
@@ -278,6 +307,9 @@ pub struct FilterSettings {
     pub roll: f64,
     /// Largest yaw of a face that is seen from the front.
     pub front_yaw: f64,
+    /// Largest pitch of one, where it is not 40 with `detect.pose` and any without: five points say the
+    /// pitch wrongly.
+    pub front_pitch: Option<f64>,
     /// Least share of frames that show it so.
     pub front_share: f64,
     /// Bounds of the mean luma of the face.
@@ -303,6 +335,7 @@ impl Default for FilterSettings {
             yaw: 75.0,
             roll: 45.0,
             front_yaw: 60.0,
+            front_pitch: None,
             front_share: 0.5,
             luma: [40.0, 220.0],
             extremes: 0.25,
@@ -481,7 +514,12 @@ impl Settings {
     pub fn open(path: &Path) -> Result<Self> {
         let mut settings = Self::parse(&text(path, LARGEST)?).map_err(|e| e.at(path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
+        let pose = settings.detect.pose.as_mut();
+        let pose = pose.map(|model| (&mut model.path, model.mean_shape.as_mut()));
+        let (pose, shape) = pose.map_or((None, None), |(path, shape)| (Some(path), shape));
         let paths = [
+            pose,
+            shape,
             settings.detect.given.as_mut(),
             settings.detect.face.as_mut().map(|model| &mut model.path),
             settings.detect.person.as_mut().map(|model| &mut model.path),
@@ -494,6 +532,13 @@ impl Settings {
             *path = folder.join(&*path);
         }
         Ok(settings)
+    }
+
+    /// The gates of `filter`, which depend on what faces were looked at with.
+    pub fn gates(&self) -> FilterSettings {
+        let usual = self.detect.pose.as_ref().map(|_| FRONT_PITCH);
+        let front_pitch = self.filter.front_pitch.or(usual);
+        FilterSettings { front_pitch, ..self.filter.clone() }
     }
 
     /// Reads settings from text.

@@ -3,9 +3,11 @@
 //! The rules are those of PySceneDetect's content and adaptive detectors. Dissolves are found by
 //! neither; fades through black only where they are asked for.
 
-use crate::picture::{Plane, hsv};
+use crate::picture::Hsv;
 use crate::settings::{Method, ShotSettings};
-use anyid_files::media::RgbFrame;
+use crate::shrink::Shrink;
+use anyid_files::Result;
+use anyid_files::media::{DecodedFrame, TimedFrame};
 use std::collections::VecDeque;
 
 /// Frames on each side that an adaptive score is compared with.
@@ -20,7 +22,10 @@ const BLACK: f64 = 12.0;
 pub struct Cutter {
     settings: ShotSettings,
     count: usize,
-    before: Option<Vec<[u8; 3]>>,
+    /// By the size of the first frame, which is that of all.
+    shrink: Option<Shrink>,
+    hsv: Hsv,
+    before: Option<Vec<u8>>,
     /// The scores of the newest frames, at most five.
     scores: VecDeque<f64>,
     last_cut: usize,
@@ -64,14 +69,14 @@ impl Flashes {
 }
 
 /// The mean differences of hue, saturation and value over three: a frame against the one before.
-fn content(before: &[[u8; 3]], after: &[[u8; 3]]) -> f64 {
-    let mut sums = [0u64; 3];
-    for (a, b) in before.iter().zip(after) {
-        for channel in 0..3 {
-            sums[channel] += u64::from(a[channel].abs_diff(b[channel]));
-        }
-    }
-    sums.iter().map(|sum| *sum as f64).sum::<f64>() / before.len().max(1) as f64 / 3.0
+fn content(before: &[u8], after: &[u8]) -> f64 {
+    // Pieces of which 32 bits hold the sum.
+    let pieces = before.chunks(1 << 16).zip(after.chunks(1 << 16));
+    let of = |(a, b): (&[u8], &[u8])| -> u32 {
+        a.iter().zip(b).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
+    };
+    let sum: u64 = pieces.map(|piece| u64::from(of(piece))).sum();
+    sum as f64 / (before.len() / 3).max(1) as f64 / 3.0
 }
 
 impl Cutter {
@@ -80,6 +85,8 @@ impl Cutter {
         Self {
             settings: settings.clone(),
             count: 0,
+            shrink: None,
+            hsv: Hsv::default(),
             before: None,
             scores: VecDeque::new(),
             last_cut: 0,
@@ -89,35 +96,24 @@ impl Cutter {
         }
     }
 
-    /// Takes the next frame; gives its score.
-    pub fn push(&mut self, frame: &RgbFrame) -> f64 {
+    /// Takes the next frame; gives its score. All frames have one size.
+    ///
+    /// # Errors
+    /// Those of making its colours.
+    pub fn push(&mut self, mut frame: DecodedFrame<'_>) -> Result<f64> {
         let at = self.count;
         self.count += 1;
         if self.settings.method == Method::None {
-            return 0.0;
+            return Ok(0.0);
         }
         if self.settings.fade {
-            let sum: u64 = frame.data.iter().map(|value| u64::from(*value)).sum();
-            let black = (sum as f64) < BLACK * frame.data.len() as f64;
-            match (black, self.black_since) {
-                (true, None) => self.black_since = Some(at),
-                (false, Some(since)) => {
-                    self.black_since = None;
-                    // A beginning in black is no cut.
-                    if since > 0 {
-                        self.cuts.push(since.midpoint(at));
-                    }
-                }
-                _ => {}
-            }
+            let (time, duration) = (frame.time, frame.duration);
+            let image = frame.image()?;
+            self.faded(at, &image.data);
+            frame = TimedFrame { image, time, duration }.into();
         }
-        let shrink = (frame.width.max(frame.height) as f64 / 256.0).max(1.0);
-        let side = |side: usize| ((side as f64 / shrink).round() as usize).max(1);
-        let mut plane = Plane::rgb(frame);
-        if shrink > 1.0 {
-            plane = plane.linear(side(frame.width), side(frame.height));
-        }
-        let colours = hsv(&plane);
+        let shrink = self.shrink.get_or_insert_with(|| Shrink::new(frame.width, frame.height));
+        let colours = self.hsv.convert(&shrink.shrunk(&frame)?);
         let score = self.before.as_ref().map_or(0.0, |before| content(before, &colours));
         self.before = Some(colours);
         match self.settings.method {
@@ -128,7 +124,24 @@ impl Cutter {
             }
             Method::Adaptive => self.adaptive(at, score),
         }
-        score
+        Ok(score)
+    }
+
+    /// Looks for fades through black.
+    fn faded(&mut self, at: usize, rgb: &[u8]) {
+        let sum: u64 = rgb.iter().map(|value| u64::from(*value)).sum();
+        let black = (sum as f64) < BLACK * rgb.len() as f64;
+        match (black, self.black_since) {
+            (true, None) => self.black_since = Some(at),
+            (false, Some(since)) => {
+                self.black_since = None;
+                // A beginning in black is no cut.
+                if since > 0 {
+                    self.cuts.push(since.midpoint(at));
+                }
+            }
+            _ => {}
+        }
     }
 
     fn adaptive(&mut self, newest: usize, score: f64) {
@@ -175,6 +188,11 @@ impl Cutter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyid_files::media::RgbFrame;
+
+    fn push(cutter: &mut Cutter, image: RgbFrame) -> f64 {
+        cutter.push(TimedFrame { image, time: 0.0, duration: 0.0 }.into()).unwrap()
+    }
 
     fn frame(colour: impl Fn(usize, usize) -> [u8; 3]) -> RgbFrame {
         let (width, height) = (64, 48);
@@ -202,7 +220,7 @@ mod tests {
         let settings = ShotSettings { method, trim: 0, ..ShotSettings::default() };
         let mut cutter = Cutter::new(&settings);
         for frame in frames {
-            cutter.push(&frame);
+            push(&mut cutter, frame);
         }
         cutter.finish().0
     }
@@ -210,9 +228,9 @@ mod tests {
     #[test]
     fn the_score_is_the_mean_of_three_differences() {
         let mut cutter = Cutter::new(&ShotSettings::default());
-        assert_eq!(cutter.push(&flat([255, 0, 0])), 0.0);
-        assert_eq!(cutter.push(&flat([0, 255, 0])), 20.0);
-        assert_eq!(cutter.push(&flat([0, 255, 0])), 0.0);
+        assert_eq!(push(&mut cutter, flat([255, 0, 0])), 0.0);
+        assert_eq!(push(&mut cutter, flat([0, 255, 0])), 20.0);
+        assert_eq!(push(&mut cutter, flat([0, 255, 0])), 0.0);
     }
 
     #[test]
@@ -225,7 +243,7 @@ mod tests {
         let trimmed = ShotSettings::default();
         let mut cutter = Cutter::new(&trimmed);
         clip().for_each(|frame| {
-            cutter.push(&frame);
+            push(&mut cutter, frame);
         });
         assert_eq!((cutter.frames(), cutter.finish()), (40, (vec![[2, 21], [25, 38]], 0)));
     }
@@ -276,7 +294,7 @@ mod tests {
         let settings = ShotSettings { fade: true, trim: 0, ..ShotSettings::default() };
         let mut cutter = Cutter::new(&settings);
         clip().for_each(|frame| {
-            cutter.push(&frame);
+            push(&mut cutter, frame);
         });
         // Black from 19 (level 10) to 26 (level 10) on; bright again at 27.
         assert_eq!(cutter.finish().0, [[0, 23], [23, 60]]);
@@ -288,7 +306,7 @@ mod tests {
         for (frames, expected) in [(0, (vec![], 1)), (4, (vec![], 1)), (5, (vec![[2, 3]], 0))] {
             let mut cutter = Cutter::new(&settings);
             (0..frames).for_each(|_| {
-                cutter.push(&flat([9; 3]));
+                push(&mut cutter, flat([9; 3]));
             });
             assert_eq!(cutter.finish(), expected, "{frames}");
         }

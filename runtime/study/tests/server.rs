@@ -5,6 +5,7 @@
 #[path = "support/scripted.rs"]
 mod scripted;
 
+use anyid_files::media::writer::{VideoWriter, WriterOptions};
 use anyid_files::shard::Shard;
 use anyid_study::prompt::PromptSettings;
 use anyid_study::prompt::benchmark::plans;
@@ -15,7 +16,9 @@ use anyid_study::prompt::server::answer::Question;
 use anyid_study::prompt::server::ask::{Ask, Part};
 use anyid_study::prompt::server::client::{Outcome, Server};
 use anyid_study::prompt::server::compare::{compare, scores};
+use anyid_study::prompt::server::exact;
 use anyid_study::prompt::server::examples::BUILT_IN;
+use anyid_study::prompt::server::sort::sort;
 use anyid_study::prompt::server::{allowed, costs, invent, simplify};
 use anyid_study::settings::Settings;
 use anyid_study::stages::Job;
@@ -382,11 +385,12 @@ fn several_pairs_go_into_a_request_where_that_changes_nothing() {
         let pairs: Vec<Value> =
             pairs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((&pairs[0]["ref"], &pairs[71]["target"]), (&json!("c_0"), &json!("c_7")));
-        assert!(pairs.iter().all(|pair| pair["scores"]["action"] == 0.5));
+        assert!(pairs.iter().all(|pair| pair["scores"]["action"] == 0.5 && pair["model"] == "m"));
         // What it cost is there for the report. The next run asks the same questions, whose answers are
         // kept and cost nothing.
         let spent = costs::read(&own.folder, "compare");
         assert_eq!(spent[0]["costs"]["calls"], calls);
+        assert_eq!(costs::of(&own.folder), [("compare".to_owned(), json!(spent))].into());
         compare(&job, &own.server).unwrap();
         let again = costs::read(&own.folder, "compare");
         assert_eq!(again[0]["costs"]["hits"], calls);
@@ -426,4 +430,93 @@ fn prompts_are_said_in_few_words() {
     let own = run("few-fails", &script.url, None);
     let fault = simplify(&own.server, &all).unwrap_err();
     assert!(fault.code() == "E1237" && fault.message().contains("prompt 1 of 2"), "{fault}");
+}
+
+#[test]
+fn prompts_follow_what_a_primary_shows_as_it_is_cut_out() {
+    let script = Scripted::answer(|at, body| {
+        let system = body["messages"][0]["content"].as_str().unwrap();
+        let mut object = match system.starts_with("You label footage") {
+            // The last of the primaries gets no sound answer.
+            true if body.to_string().contains("Clip of") => return said("no", "stop"),
+            true => {
+                Map::from_iter(Element::ALL.map(|e| (e.name().to_owned(), json!(format!("{at}.")))))
+            }
+            false => {
+                let mut object = scored(1.0).as_object().unwrap().clone();
+                object.insert("clothing".into(), json!({"reason": "unseen", "score": 0.0}));
+                object
+            }
+        };
+        object.insert("pronoun".into(), "he".into());
+        object.insert("people".into(), "one".into());
+        said(&Value::from(object).to_string(), "stop")
+    });
+    let [describing, comparing] = ["exact-a", "exact-b"].map(|name| run(name, &script.url, None));
+    let folder = &describing.folder;
+    let job = described(folder, 1);
+    let options = WriterOptions::default();
+    let mut writer = VideoWriter::create(&folder.join("a.mp4"), 64, 48, 24.0, &options).unwrap();
+    (0..20).for_each(|shade| writer.push(&[shade * 9; 64 * 48 * 3]).unwrap());
+    writer.finish().unwrap();
+    let elements = json!({"clothing": "He wears red.", "action": "He nods."});
+    let line = json!({"schema": "anyid.desc/1", "clip": "c_1", "elements": elements});
+    std::fs::write(folder.join("desc.jsonl"), format!("{line}\n")).unwrap();
+    let sample = |id: &str, primary: Value| {
+        json!({"schema": "anyid.sample/1", "id": id, "target": {"clip": "c_1"},
+            "references": [primary], "prompt": "As before.", "prompt_style": "plain"})
+    };
+    let face = json!({"form": "face", "media": "a.mp4", "frame": 9, "crop": [8, 8, 40, 40]});
+    let video = json!({"form": "video", "media": "a.mp4", "start": 2, "frames": 5, "fps": 24.0,
+        "crop": [0, 0, 64, 48]});
+    let samples = [sample("s_0", face.clone()), sample("s_1", video), sample("s_2", face)];
+    let text: String = samples.iter().map(|sample| format!("{sample}\n")).collect();
+    std::fs::write(folder.join("train.jsonl"), text).unwrap();
+    assert_eq!(exact::pictures(&job, describing.server.profile()).unwrap(), 1 + 5 + 1);
+    let told = exact::exact(&job, &describing.server, &comparing.server).unwrap();
+    assert_eq!((told.lines, told.failed), (2, 1));
+    let lines = std::fs::read_to_string(folder.join("train.jsonl")).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let prompts: Vec<&str> = lines.iter().map(|line| line["prompt"].as_str().unwrap()).collect();
+    assert_eq!(prompts, ["He wears red.", "As before.", "He wears red."]);
+    assert_eq!(lines[0]["prompt_full"], "He wears red. He nods.");
+    assert_eq!(lines[0]["provenance"]["vlm"], "m");
+    assert_eq!(lines[0]["elements"]["action"]["keep"], false);
+    // What was answered is kept; the other one is asked about again, three times.
+    let calls = script.bodies().len();
+    let again = exact::exact(&job, &describing.server, &comparing.server).unwrap();
+    assert_eq!((again.lines, again.costs.calls, script.bodies().len()), (2, 3, calls + 3));
+    let spent = costs::of(folder);
+    assert_eq!(spent["describe"][0]["costs"]["hits"], 2);
+}
+
+#[test]
+fn a_prompt_is_sorted_without_other_words() {
+    let answer = |action: &str| {
+        let mut object = Map::new();
+        for element in Element::ALL {
+            object.insert(element.name().to_owned(), "".into());
+        }
+        object.insert("action".into(), action.into());
+        object.insert("background".into(), "In a garden.".into());
+        Value::from(object).to_string()
+    };
+    let script = Scripted::play(vec![
+        said(&answer("She nods."), "stop"),
+        said(&answer("She nods happily."), "stop"),
+        said(&answer("").replace("In a garden.", ""), "stop"),
+    ]);
+    let run = run("sort", &script.url, None);
+    let elements = sort(&run.server, "She nods in a garden.").unwrap();
+    let found: Vec<(Element, &str)> = elements.iter().collect();
+    assert_eq!(found, [(Element::Action, "She nods."), (Element::Background, "In a garden.")]);
+    assert_eq!(script.bodies()[0]["temperature"], 0.0);
+    // Another prompt, for which there is no answer yet.
+    let fault = sort(&run.server, "She nods in a garden!").unwrap_err();
+    assert!(fault.code() == "E1237" && fault.message().contains("words happily"), "{fault}");
+    let fault = sort(&run.server, "Nothing.").unwrap_err();
+    assert!(
+        fault.code() == "E1237" && fault.message().contains("all elements are empty"),
+        "{fault}"
+    );
 }

@@ -266,6 +266,16 @@ fn a_folder_of_videos_becomes_the_manifest_that_was_planned() {
     let mut other = own.clone();
     other.settings.shots.trim = 3;
     assert_eq!(other.all(&mut |_, _| {}).unwrap_err().code(), "E1204");
+    // What a server said of a clip stays where the user says nothing of it.
+    let mut described = lines(&own.path("desc.jsonl"));
+    described[..2].iter_mut().for_each(|line| line["model"] = "m".into());
+    let text: String = described.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(own.path("desc.jsonl"), text).unwrap();
+    std::fs::remove_file(root.join("videos/ann/0.aspects.toml")).unwrap();
+    assert_eq!(described[0]["media"], "ann/0.mp4");
+    assert_eq!(own.describe().unwrap(), described.len());
+    let after = lines(&own.path("desc.jsonl"));
+    assert!(after[0] == described[0] && after[1]["model"].is_null(), "{after:?}");
 }
 
 #[test]

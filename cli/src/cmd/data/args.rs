@@ -23,7 +23,7 @@ pub enum DataVerb {
     /// Read what users say of their clips (NAME.aspects.toml beside a video).
     Describe(Work),
     /// Draw samples to train with: targets, references, prompts.
-    Sample(Work),
+    Sample(Sample),
     /// Do all of these, from videos to samples.
     All(Work),
     /// Put the parts of a step together that several machines made.
@@ -107,6 +107,21 @@ pub struct Group {
     pub calibrate: Option<PathBuf>,
 }
 
+/// Samples that are drawn.
+#[derive(Clone, Debug, Args)]
+pub struct Sample {
+    /// Where they are.
+    #[command(flatten)]
+    pub work: Work,
+    /// Cut the targets and references of all samples out into this folder as well, as MP4 and PNG files
+    /// with a manifest of their own.
+    #[arg(long, value_name = "DIR")]
+    pub materialize: Option<PathBuf>,
+    /// Cut out the first N samples alone.
+    #[arg(long, value_name = "N", requires = "materialize")]
+    pub first: Option<usize>,
+}
+
 /// Parts that are put together.
 #[derive(Debug, Args)]
 pub struct Merge {
@@ -147,6 +162,9 @@ pub struct Check {
     /// The clips that its parts must lie in (clips.jsonl).
     #[arg(long, value_name = "FILE")]
     pub clips: Option<PathBuf>,
+    /// The folder below which the files that it names must be.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -161,8 +179,8 @@ impl DataVerb {
             | Self::Detect(work)
             | Self::Filter(work)
             | Self::Describe(work)
-            | Self::Sample(work)
             | Self::All(work) => work.json,
+            Self::Sample(args) => args.work.json,
             Self::Group(args) => args.work.json,
             Self::Merge(args) => args.json,
             Self::Report(args) => args.json,

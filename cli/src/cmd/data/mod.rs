@@ -8,13 +8,14 @@ use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_runtime::shard::Shard;
 use anyid_runtime::study::group::threshold::threshold;
+use anyid_runtime::study::materialize::{self, Cut};
 use anyid_runtime::study::records::{Clip, Span, schema};
 use anyid_runtime::study::settings::Settings;
 use anyid_runtime::study::stages::part::Done;
 use anyid_runtime::study::stages::{Job, Stage};
 use anyid_runtime::study::{check, detect, lines, report};
 use anyid_runtime::{Error, Result};
-use args::{Check, DataVerb, Group, Merge, Report, Work};
+use args::{Check, DataVerb, Group, Merge, Report, Sample, Work};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -39,12 +40,7 @@ pub fn run(verb: DataVerb) -> std::result::Result<(), Failure> {
             let text = format!("{described} clips are described");
             say(&work, &text, "desc.jsonl", json!({"described": described}))?;
         }
-        DataVerb::Sample(work) => {
-            whole(&work)?;
-            let job = work.job()?.0;
-            let made = with_progress(|told| job.sample(told))?;
-            say(&work, &format!("{made} samples"), "train.jsonl", json!({"samples": made}))?;
-        }
+        DataVerb::Sample(args) => sample(&args)?,
         DataVerb::All(work) => all(&work)?,
         DataVerb::Merge(args) => merge(&args)?,
         DataVerb::Report(args) => page(&args)?,
@@ -163,12 +159,42 @@ fn group(args: &Group) -> Result<()> {
     say(work, &text, "groups.jsonl", json!({"groups": groups, "left": left}))
 }
 
+fn sample(args: &Sample) -> Result<()> {
+    let work = &args.work;
+    whole(work)?;
+    let job = work.job()?.0;
+    let made = with_progress(|told| job.sample(told))?;
+    let mut value = json!({"samples": made});
+    let Some(into) = &args.materialize else {
+        return say(work, &format!("{made} samples"), "train.jsonl", value);
+    };
+    let wanted = &job.settings.sample;
+    let cut = Cut {
+        manifest: &job.path("train.jsonl"),
+        root: &job.root,
+        into,
+        size: [wanted.width, wanted.height],
+        first: args.first,
+        // Each holds a clip in memory.
+        threads: job.threads.min(4),
+    };
+    let count = with_progress(|told| cut.write(&mut |count| told("materialize", count)))?;
+    let path = materialize::manifest(into).display().to_string();
+    value["materialized"] = json!({"samples": count, "file": path});
+    let text = format!("{count} of them as files: {path}\n{made} samples");
+    say(work, &text, "train.jsonl", value)
+}
+
 fn all(work: &Work) -> Result<()> {
     whole(work)?;
     let job = work.job()?.0;
     licences(&job, Stage::Detect);
-    let totals = with_progress(|told| job.all(told))?;
-    report::write(&job.out, Some(&job.root), false)?;
+    let totals = with_progress(|told| job.all(told));
+    if totals.is_ok() || job.path("groups.jsonl").exists() {
+        // Where no sample can be drawn it shows what became of the videos.
+        report::write(&job.out, Some(&job.root), false)?;
+    }
+    let totals = totals?;
     if work.json {
         let stages: serde_json::Map<String, Value> =
             totals.stages.iter().map(|(name, done)| ((*name).to_owned(), of_done(done))).collect();
@@ -224,7 +250,11 @@ fn checked(args: &Check) -> Result<()> {
         }
         None => None,
     };
-    let found = check::check(&args.file, clips.as_ref())?;
+    let mut found = check::check(&args.file, clips.as_ref())?;
+    if let Some(root) = &args.root {
+        found.faults.extend(check::missing(&args.file, root)?);
+        found.faults.sort();
+    }
     if !found.faults.is_empty() {
         let shown = found.faults.iter().take(SHOWN);
         let mut list: Vec<String> = shown.map(|(n, what)| format!("  line {n}: {what}")).collect();

@@ -1,6 +1,7 @@
 //! The flags of `generate`.
 
 use crate::args::{DeviceArgs, PrecisionName, ResidualName};
+use crate::cmd::prompt::StyleName;
 use crate::cmd::safeguards::SafeguardArgs;
 use anyid_runtime::media::coding::Pixels;
 use anyid_runtime::model::Parts;
@@ -133,8 +134,19 @@ pub struct Generate {
     pub first_frame: Option<PathBuf>,
     /// What the video should show.
     #[arg(long, value_name = "TEXT",
-        required_unless_present_any = ["recipe", "latents", "resume", "jobs"])]
+        required_unless_present_any = ["recipe", "latents", "resume", "jobs", "changes"])]
     pub prompt: Option<String>,
+    /// In place of a prompt, what of the video is other than in the primary reference, such as
+    /// hairstyle="She has short red hair."; once for each of shot, hairstyle, clothing, accessory, expression,
+    /// action and background. What is not named stays.
+    #[arg(long = "change", value_name = "ELEMENT=TEXT", conflicts_with_all = ["prompt", "jobs"])]
+    pub changes: Vec<String>,
+    /// An element that is meant to stay, as all do that no --change names; checked, and not said.
+    #[arg(long, value_name = "ELEMENT", requires = "changes", conflicts_with = "prompt")]
+    pub keep: Vec<String>,
+    /// How --change writes the prompt: as the adapter was trained [default: plain].
+    #[arg(long, value_enum, requires = "changes")]
+    pub prompt_style: Option<StyleName>,
     /// What guidance leads away from, in place of the empty prompt. Models that were tuned for references
     /// learned one null state, the empty prompt with black references, which this is not.
     #[arg(long, value_name = "TEXT")]

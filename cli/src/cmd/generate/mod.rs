@@ -6,6 +6,7 @@
 
 mod adopted;
 pub mod args;
+mod changes;
 mod defaults;
 mod jobs;
 mod lines;
@@ -46,7 +47,7 @@ use wishes::{Wishes, fill, read_noise, sized, wanted_size, wishes};
 /// # Errors
 /// Any coded error of flags, model, references, sampling or writing.
 pub fn run(args: Generate) -> std::result::Result<(), Failure> {
-    let (args, cancel) = (defaults::filled(args)?, Cancel::new());
+    let (args, cancel) = (defaults::filled(changes::prompted(args)?)?, Cancel::new());
     if args.jobs.is_some() || args.seeds.is_some() {
         return jobs::run(&args, &cancel);
     }
@@ -173,6 +174,7 @@ fn make(
     let shown: Vec<_> = made.references.iter().chain(&made.choices.first_frame).cloned().collect();
     guards.check_references(&shown, Scope::Generate, &mut checked, now)?;
     guards.look_at_references(&shown, &mut checked, now)?;
+    guards.ask_model(&texts, &mut checked, now)?;
     files.inspect(guards.inspector(&made, &checked, args.moderation_report.as_deref()));
     let seal = guards.seal(&files.ending(), &mut checked)?;
     made.safeguards = Some(guards.statement(&made, &checked, seal.as_ref()));
@@ -190,6 +192,10 @@ fn make(
         resumed: 0,
     };
     warn_of(&guards, &checked, &mut watcher);
+    if sampling {
+        let others = changes::other_styles(&wishes.prompt, &wishes.adapters);
+        others.into_iter().for_each(|warning| watcher.see(Event::Warning(warning)));
+    }
     // Up to here a signal ends the program at once. From here on the work stops by itself.
     interrupt::graceful(cancel.flag());
     let mut plan = pipeline.plan(&request, cancel, &mut |event| watcher.see(event))?;

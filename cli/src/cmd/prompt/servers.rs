@@ -1,17 +1,30 @@
 //! What of `prompt` asks servers: descriptions, comparisons, and the estimate of what they would cost.
 
-use super::{Ask, CacheName, Calibrate};
+use super::{Ask, CacheName, Calibrate, Parse};
 use crate::output;
 use anyid_runtime::study::prompt::cache::Mode;
 use anyid_runtime::study::prompt::calibrate;
+use anyid_runtime::study::prompt::elements::Elements;
 use anyid_runtime::study::prompt::profile::Profile;
 use anyid_runtime::study::prompt::server::client::Server;
 use anyid_runtime::study::prompt::server::compare::{compare, compare_estimate, scores};
-use anyid_runtime::study::prompt::server::{allowed, describe, describe_estimate, media};
+use anyid_runtime::study::prompt::server::exact;
+use anyid_runtime::study::prompt::server::sort::sort;
+use anyid_runtime::study::prompt::server::{Told, allowed, describe, describe_estimate, media};
 use anyid_runtime::study::settings::Settings;
 use anyid_runtime::{Error, Result};
 use serde_json::json;
 use std::path::Path;
+
+/// The server of `prompt.compare`, which keeps its answers in a folder of results, if there is one.
+fn comparing(config: &Path, out: Option<&Path>) -> Result<(Settings, Server)> {
+    let settings = Settings::open(config)?;
+    let profile = profile(config, &settings, settings.prompt.compare.as_deref(), "prompt.compare")?;
+    let mode = if out.is_some() { Mode::ReadWrite } else { Mode::Off };
+    let cache = out.unwrap_or(Path::new("")).join("cache");
+    let variable = |name: &str| std::env::var(name).ok();
+    Ok((settings, Server::open(&profile, &cache, mode, false, None, &variable)?))
+}
 
 /// Has a server compare the pairs of a calibration.
 pub fn compared(
@@ -19,14 +32,14 @@ pub fn compared(
     config: &Path,
     pairs: &[calibrate::Pair],
 ) -> Result<Vec<[Option<f64>; 7]>> {
-    let settings = Settings::open(config)?;
-    let profile = profile(config, &settings, settings.prompt.compare.as_deref(), "prompt.compare")?;
-    let mode = if args.out.is_some() { Mode::ReadWrite } else { Mode::Off };
-    let cache = args.out.clone().unwrap_or_default().join("cache");
-    let variable = |name: &str| std::env::var(name).ok();
-    let server = Server::open(&profile, &cache, mode, false, None, &variable)?;
+    let (settings, server) = comparing(config, args.out.as_deref())?;
     let texts: Vec<_> = pairs.iter().map(|pair| (&pair.reference, &pair.target)).collect();
     scores(&texts, &server, &settings.prompt)
+}
+
+/// Has a server sort the sentences of a prompt.
+pub fn sorted(args: &Parse, config: &Path) -> Result<Elements> {
+    sort(&comparing(config, args.out.as_deref())?.1, &args.text)
 }
 
 /// The server that settings name.
@@ -44,25 +57,45 @@ pub fn profile(
     })
 }
 
-/// Has a server describe or compare.
-pub fn asked(args: &Ask, describes: bool) -> Result<()> {
-    let settings = Settings::open(&args.config)?;
+/// What is done with answers that are kept. Without a call no key is needed.
+fn mode(args: &Ask) -> Mode {
+    match args.cache {
+        _ if args.dry_run => Mode::ReadOnly,
+        CacheName::Rw => Mode::ReadWrite,
+        CacheName::Ro => Mode::ReadOnly,
+        CacheName::Off => Mode::Off,
+    }
+}
+
+/// The server of a stage.
+fn server(args: &Ask, settings: &Settings, describes: bool) -> Result<Server> {
     let (name, key) = match describes {
         true => (settings.prompt.describe.as_deref(), "prompt.describe"),
         false => (settings.prompt.compare.as_deref(), "prompt.compare"),
     };
-    let profile = profile(&args.config, &settings, name, key)?;
-    let mode = match args.cache {
-        CacheName::Rw => Mode::ReadWrite,
-        CacheName::Ro => Mode::ReadOnly,
-        CacheName::Off => Mode::Off,
-    };
-    // Without a call no key is needed.
-    let mode = if args.dry_run { Mode::ReadOnly } else { mode };
+    let profile = profile(&args.config, settings, name, key)?;
     let variable = |name: &str| std::env::var(name).ok();
-    let cache = args.out.join("cache");
-    let server =
-        Server::open(&profile, &cache, mode, args.insecure_http, args.max_cost, &variable)?;
+    let (cache, most) = (args.out.join("cache"), args.max_cost);
+    Server::open(&profile, &cache, mode(args), args.insecure_http, most, &variable)
+}
+
+/// Has servers describe the primaries of samples as they are cut out, and compare.
+pub fn exactly(args: &Ask) -> Result<()> {
+    let settings = Settings::open(&args.config)?;
+    let (describing, comparing) = (server(args, &settings, true)?, server(args, &settings, false)?);
+    let job = crate::cmd::data::in_folder(&args.out, &args.input, settings);
+    if mode(args) != Mode::ReadOnly {
+        let pictures = exact::pictures(&job, describing.profile())?;
+        allowed(&args.out, &describing, pictures, args.yes)?;
+    }
+    let told = exact::exact(&job, &describing, &comparing)?;
+    say(args, &told, "train.jsonl")
+}
+
+/// Has a server describe or compare.
+pub fn asked(args: &Ask, describes: bool) -> Result<()> {
+    let settings = Settings::open(&args.config)?;
+    let server = server(args, &settings, describes)?;
     let job = crate::cmd::data::in_folder(&args.out, &args.input, settings);
     if args.dry_run {
         let found = match describes {
@@ -80,16 +113,21 @@ pub fn asked(args: &Ask, describes: bool) -> Result<()> {
     }
     let (told, file) = match describes {
         true => {
-            if mode != Mode::ReadOnly {
+            if mode(args) != Mode::ReadOnly {
                 let clips = job.clips_read()?;
                 let kept = clips.iter().filter(|clip| clip.keep);
-                let pictures = kept.map(|clip| media::pictures(clip, &profile)).sum();
+                let pictures = kept.map(|clip| media::pictures(clip, server.profile())).sum();
                 allowed(&args.out, &server, pictures, args.yes)?;
             }
             (describe(&job, &server)?, "desc.jsonl")
         }
         false => (compare(&job, &server)?, "pairs.jsonl"),
     };
+    say(args, &told, file)
+}
+
+/// Prints what came of asking, and where it is.
+fn say(args: &Ask, told: &Told, file: &str) -> Result<()> {
     let path = args.out.join(file);
     if args.json {
         return output::print_json(&json!({"told": told, "file": path.display().to_string()}));

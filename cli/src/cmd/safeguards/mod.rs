@@ -15,6 +15,7 @@ use crate::render;
 use anyid_runtime::Result;
 use anyid_runtime::places::Places;
 use anyid_runtime::safeguards::consent::Scope;
+use anyid_runtime::safeguards::models::Llm;
 use anyid_runtime::safeguards::policy::{Consent, FrameCheck, Layer, Mark, Policy, SYSTEM};
 use anyid_runtime::safeguards::provenance::{Sign, Signer};
 use anyid_runtime::safeguards::{Entry, LOG, Safeguards, output_hash, unless_locked};
@@ -51,6 +52,10 @@ pub struct SafeguardArgs {
     /// Do not look for rules in the prompt, except for the one that is always in force.
     #[arg(long, help_heading = "Safeguards")]
     pub no_text_filter: bool,
+    /// A server whose language model looks at the prompt too: a file (TOML) with the keys of [moderation.llm] of a
+    /// policy. It gets texts alone.
+    #[arg(long, value_name = "PROFILE", help_heading = "Safeguards")]
+    pub moderation_llm: Option<PathBuf>,
     /// Invisible watermark in results of 128x128 pixels and more [default: normal].
     #[arg(long, value_enum, value_name = "STRENGTH", help_heading = "Safeguards")]
     pub watermark: Option<MarkName>,
@@ -80,6 +85,9 @@ pub enum MarkName {
     Normal,
     /// Stronger; may be seen in flat areas.
     Strong,
+    /// By the networks that the policy names.
+    #[value(name = "videoseal")]
+    VideoSeal,
 }
 
 /// What happens without consent.
@@ -111,6 +119,7 @@ impl From<MarkName> for Mark {
             MarkName::Light => Self::Light,
             MarkName::Normal => Self::Normal,
             MarkName::Strong => Self::Strong,
+            MarkName::VideoSeal => Self::VideoSeal,
         }
     }
 }
@@ -162,7 +171,9 @@ impl PolicyArgs {
         let mut layers = Vec::new();
         let system = Path::new(SYSTEM);
         let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let files = system.exists().then(|| system.to_owned()).into_iter().chain(named);
+        // One that is there and cannot be seen is not one that is missing: reading it will fail.
+        let there = system.try_exists().unwrap_or(true);
+        let files = there.then(|| system.to_owned()).into_iter().chain(named);
         for path in files.chain(self.policy.clone()) {
             layers.push(Layer::read(&path)?);
         }
@@ -180,11 +191,15 @@ impl PolicyArgs {
 }
 
 impl SafeguardArgs {
-    fn layers(&self) -> Vec<Layer> {
+    fn layers(&self) -> Result<Vec<Layer>> {
         let mut layers = self.common.layers(false);
+        let llm = self.moderation_llm.as_deref().map(Llm::read).transpose()?;
         let mut add = |flag: &str, fill: &dyn Fn(&mut Layer)| layers.push(layer(flag, fill));
         if self.no_text_filter {
             add("--no-text-filter", &|layer| layer.text.filter = Some(false));
+        }
+        if llm.is_some() {
+            add("--moderation-llm", &|layer| layer.moderation.llm.clone_from(&llm));
         }
         if let Some(mark) = self.watermark {
             add("--watermark", &|layer| layer.watermark.strength = Some(mark.into()));
@@ -204,13 +219,18 @@ impl SafeguardArgs {
         if self.no_provenance {
             add("--no-provenance", &|layer| layer.provenance.sign = Some(Sign::Off));
         }
-        layers
+        Ok(layers)
     }
 
     /// The files that are read.
     pub fn add_places(&self, places: &mut Places) {
         let policy = &self.common.policy;
-        for (flag, path) in [("--policy", policy), ("--watermark-key", &self.watermark_key)] {
+        let read = [
+            ("--policy", policy),
+            ("--watermark-key", &self.watermark_key),
+            ("--moderation-llm", &self.moderation_llm),
+        ];
+        for (flag, path) in read {
             if let Some(path) = path {
                 places.reads(flag, path);
             }
@@ -224,9 +244,9 @@ impl SafeguardArgs {
     /// The policy in force.
     ///
     /// # Errors
-    /// As [`Layer::read`] and [`Policy::of`].
+    /// As [`Layer::read`], [`Llm::read`] and [`Policy::of`].
     pub fn policy(&self) -> Result<Policy> {
-        self.common.joined(self.layers())
+        self.common.joined(self.layers()?)
     }
 
     /// What the policy in force names that concerns results.

@@ -1,15 +1,16 @@
 //! `verify`: the statement of origin of a result together with its watermark.
 
-use super::{watermark, write_down};
+use super::{PolicyArgs, layer, watermark, write_down};
 use crate::output;
 use crate::recipe;
 use crate::render::Failure;
 use anyid_runtime::Result;
 use anyid_runtime::safeguards::output_hash;
+use anyid_runtime::safeguards::policy::Policy;
 use anyid_runtime::safeguards::signature::read_secret;
 use anyid_runtime::safeguards::statement::manifest::description;
 use anyid_runtime::safeguards::statement::{self, Mark, Statement, Verdict, agree};
-use anyid_runtime::safeguards::watermark::{Detection, Key};
+use anyid_runtime::safeguards::watermark::{Detection, Key, Search};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,8 @@ pub struct Verify {
     /// The key with which hashes of references were salted.
     #[arg(long, value_name = "FILE")]
     pub salt: Option<PathBuf>,
-    /// Certificates (PEM) of authorities and signers that are trusted [default: nobody is asked for].
+    /// Certificates (PEM) of authorities and signers that are trusted [default: those of the policy, if it
+    /// names any].
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub trust: Vec<PathBuf>,
     /// A private key of the watermark [default: the published one].
@@ -40,26 +42,40 @@ pub struct Verify {
     pub json: bool,
 }
 
+/// The policy in force: it may say whom signatures are trusted of, and what marks frames.
+fn policy(args: &Verify) -> Result<Policy> {
+    let asked = (!args.trust.is_empty())
+        .then(|| layer("--trust", |layer| layer.provenance.trust = Some(args.trust.clone())));
+    PolicyArgs::default().joined(asked.into_iter().collect())
+}
+
 /// Runs the verb and gives the exit code.
 ///
 /// # Errors
 /// E1112 in a program that reads no statements, E1107 for keys and certificates, E08xx for videos.
 pub fn run(args: &Verify) -> std::result::Result<u8, Failure> {
-    let trust: Vec<&Path> = args.trust.iter().map(PathBuf::as_path).collect();
+    let policy = policy(args)?;
+    let trust: Vec<&Path> = policy.provenance.trust.iter().map(PathBuf::as_path).collect();
     let mut found = statement::read(&args.file, &trust)?;
     let key = match &args.key {
         Some(path) => Key::private(&read_secret(path)?),
         None => Key::public(),
     };
     // Frames of a file that was altered may not even be readable.
-    let seen = match watermark::look(&args.file, &key, args.fast) {
+    let search = if args.fast { Search::Fast } else { Search::Full };
+    let seen = match watermark::look(&args.file, &key, search) {
         Err(_) if found.as_ref().is_some_and(|found| !found.faults.is_empty()) => None,
         seen => Some(seen?),
     };
-    let mark = seen
+    let mut mark = seen
         .as_ref()
         .filter(|seen| seen.present)
         .map(|seen| Mark { id: seen.payload.map(|payload| format!("{:08x}", payload.id)) });
+    // A mark by networks, which only the policy's own find.
+    if let (None, Some(model), Some(_)) = (&mark, &policy.watermark_model, &seen) {
+        let read = watermark::look_by_networks(&args.file, model)?;
+        mark = read.payload.map(|payload| Mark { id: Some(format!("{:08x}", payload.id)) });
+    }
     if let (Some(found), Some(mark)) = (&mut found, &mark)
         && agree(found, mark) == Some(false)
     {

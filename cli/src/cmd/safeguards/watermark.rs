@@ -4,11 +4,13 @@ use super::write_down;
 use crate::output;
 use crate::render::Failure;
 use anyid_runtime::media::{ReadOptions, visit_frames};
+use anyid_runtime::safeguards::networks::{NetworkReader, Networks};
 use anyid_runtime::safeguards::output_hash;
 use anyid_runtime::safeguards::signature::{make_secret, read_secret};
+use anyid_runtime::safeguards::watermark::repeat::Repeated;
 use anyid_runtime::safeguards::watermark::{Detection, Detector, Key, Luma, Picker, Search};
 use anyid_runtime::{Error, Result};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -34,12 +36,29 @@ pub struct Detect {
     /// A private key [default: the published one].
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// Look for a mark by networks: a file (TOML) that names them, as `[watermark] model` of a policy does.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "fast", "search"])]
+    pub videoseal: Option<PathBuf>,
     /// Look at the usual sizes only: as made, 1/2, 2/3, 3/4 and 3/2.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "search")]
     pub fast: bool,
+    /// What is looked for [default: full].
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub search: Option<SearchName>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SearchName {
+    /// The usual sizes.
+    Fast,
+    /// All sizes.
+    Full,
+    /// Small rotations and changed aspect ratios too, which takes longer.
+    Affine,
 }
 
 /// Flags of the verbs that make keys.
@@ -60,7 +79,7 @@ impl WatermarkVerb {
 /// Runs the verb and gives the exit code.
 ///
 /// # Errors
-/// E1107 for keys, E08xx for videos, E0802 for a folder without frames.
+/// E1107 for keys, E08xx for videos, E0802 for a folder without frames, those of [`look_by_networks`].
 pub fn run(verb: WatermarkVerb) -> std::result::Result<u8, Failure> {
     let args = match verb {
         WatermarkVerb::Key(args) => {
@@ -70,11 +89,19 @@ pub fn run(verb: WatermarkVerb) -> std::result::Result<u8, Failure> {
         }
         WatermarkVerb::Detect(args) => args,
     };
+    if let Some(model) = &args.videoseal {
+        return by_networks(&args, model);
+    }
     let key = match &args.key {
         Some(path) => Key::private(&read_secret(path)?),
         None => Key::public(),
     };
-    let seen = look(&args.file, &key, args.fast)?;
+    let search = match (args.search, args.fast) {
+        (Some(SearchName::Fast), _) | (None, true) => Search::Fast,
+        (Some(SearchName::Full), _) | (None, false) => Search::Full,
+        (Some(SearchName::Affine), _) => Search::Affine,
+    };
+    let seen = look(&args.file, &key, search)?;
     let id = seen.payload.map(|payload| format!("{:08x}", payload.id));
     write_down("verify", json!({ "output_sha256": output_hash(&args.file)?, "watermark_id": id }))?;
     match args.json {
@@ -84,11 +111,54 @@ pub fn run(verb: WatermarkVerb) -> std::result::Result<u8, Failure> {
     Ok(if seen.present { 0 } else { NOT_FOUND })
 }
 
+/// Looks for a mark by networks and says what was found.
+fn by_networks(args: &Detect, model: &Path) -> std::result::Result<u8, Failure> {
+    let Repeated { payload, agreement } = look_by_networks(&args.file, model)?;
+    let id = payload.map(|payload| format!("{:08x}", payload.id));
+    write_down("verify", json!({ "output_sha256": output_hash(&args.file)?, "watermark_id": id }))?;
+    let agreement = (agreement * 1e4).round() / 1e4;
+    match (args.json, &id) {
+        (true, _) => output::print_json(&json!({
+            "present": id.is_some(),
+            "decoded": id.is_some(),
+            "id": id,
+            "version": payload.map(|payload| payload.version),
+            "agreement": agreement,
+        }))?,
+        (false, Some(id)) => output::print(&format!(
+            "watermark {id} by networks ({:.0} % of the bits agree)\n\
+             whoever has the networks can make one: it is a hint and no proof\n",
+            100.0 * agreement
+        ))?,
+        (false, None) => output::print(&format!(
+            "no watermark of these networks ({:.0} % of the bits agree, 80 are needed)\n",
+            100.0 * agreement
+        ))?,
+    }
+    Ok(if id.is_some() { 0 } else { NOT_FOUND })
+}
+
+/// Looks for a mark by the networks that a file names.
+///
+/// # Errors
+/// E1116, E1208 and E1209 for the networks, those of [`look`] for videos.
+pub fn look_by_networks(path: &Path, model: &Path) -> Result<Repeated> {
+    let networks = Networks::open(model)?;
+    let mut reader = NetworkReader::new(&networks);
+    for path in files(path)? {
+        visit_frames(&path, &ReadOptions::default(), &mut |frame| {
+            reader.see(&frame.image)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+    }
+    Ok(reader.read())
+}
+
 /// Looks for the mark of a key.
 ///
 /// # Errors
 /// E08xx for videos, E0802 for a folder without frames.
-pub fn look(path: &Path, key: &Key, fast: bool) -> Result<Detection> {
+pub fn look(path: &Path, key: &Key, search: Search) -> Result<Detection> {
     let mut picker = Picker::default();
     for path in files(path)? {
         visit_frames(&path, &ReadOptions::default(), &mut |frame| {
@@ -101,7 +171,6 @@ pub fn look(path: &Path, key: &Key, fast: bool) -> Result<Detection> {
         })?;
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let search = if fast { Search::Fast } else { Search::Full };
     Ok(Detector::new(key).detect(picker.frames(), search, threads))
 }
 
@@ -135,6 +204,8 @@ pub fn json(seen: &Detection) -> serde_json::Value {
         "z": round(seen.z, 0.01),
         "scale": round(seen.scale, 0.0001),
         "flip": seen.flip,
+        "turn": round(seen.turn, 0.01),
+        "aspect": round(seen.aspect, 0.0001),
         "raw_ber_estimate": seen.bit_errors.map(|share| round(share, 0.0001)),
         "frames": seen.frames,
     })
@@ -142,11 +213,17 @@ pub fn json(seen: &Detection) -> serde_json::Value {
 
 /// What was found, in words.
 pub fn text(seen: &Detection) -> String {
-    let Detection { payload, z, scale, flip, frames, .. } = seen;
+    let Detection { payload, z, scale, flip, turn, aspect, frames, .. } = seen;
     if !seen.present {
         return format!("no watermark of this key in {frames} frames (peak {z:.1}, 7 is needed)\n");
     }
-    let mirrored = if *flip { ", mirrored" } else { "" };
+    let mut mirrored = if *flip { ", mirrored" } else { "" }.to_owned();
+    if turn.abs() >= 0.05 {
+        mirrored.push_str(&format!(", turned by {turn:.1}°"));
+    }
+    if (aspect - 1.0).abs() >= 0.01 {
+        mirrored.push_str(&format!(", {aspect:.2} times as wide"));
+    }
     match payload {
         Some(payload) => format!(
             "watermark {:08x}, version {}, at scale {scale:.2}{mirrored} (peak {z:.1})\n\

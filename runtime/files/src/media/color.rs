@@ -169,12 +169,64 @@ pub struct Planes<'a> {
     pub chroma_stride: usize,
 }
 
+impl<'a> Planes<'a> {
+    /// The luma and both chroma rows of a row of pixels; none when they are shorter.
+    fn row(&self, row: usize, width: usize) -> Option<[&'a [u8]; 3]> {
+        let chroma = row / 2 * self.chroma_stride;
+        Some([
+            self.y.get(row * self.stride..)?.get(..width)?,
+            self.u.get(chroma..)?.get(..width.div_ceil(2))?,
+            self.v.get(chroma..)?.get(..width.div_ceil(2))?,
+        ])
+    }
+}
+
 /// Fraction bits of the fixed-point colour products.
 const BITS: u32 = 16;
 const HALF: i32 = 1 << (BITS - 1);
 
 fn fixed(value: f64) -> i32 {
     (value * f64::from(1 << BITS)).round() as i32
+}
+
+/// The products that turn YUV into RGB.
+struct Products {
+    black: i32,
+    luma: i32,
+    red: i32,
+    green: [i32; 2],
+    blue: i32,
+}
+
+impl Products {
+    fn new(encoding: Encoding) -> Self {
+        let (kr, kb) = encoding.matrix.weights();
+        let kg = 1.0 - kr - kb;
+        let (black, luma, chroma) =
+            if encoding.full_range { (0, 1.0, 1.0) } else { (16, 255.0 / 219.0, 255.0 / 224.0) };
+        Self {
+            black,
+            luma: fixed(luma),
+            red: fixed(2.0 * (1.0 - kr) * chroma),
+            green: [
+                fixed(-2.0 * (1.0 - kb) * kb / kg * chroma),
+                fixed(-2.0 * (1.0 - kr) * kr / kg * chroma),
+            ],
+            blue: fixed(2.0 * (1.0 - kb) * chroma),
+        }
+    }
+
+    /// What chroma adds to red, green and blue.
+    fn chroma(&self, u: u8, v: u8) -> [i32; 3] {
+        let (cb, cr) = (i32::from(u) - 128, i32::from(v) - 128);
+        let [green_u, green_v] = self.green;
+        [self.red * cr, green_u * cb + green_v * cr, self.blue * cb].map(|sum| sum + HALF)
+    }
+
+    fn pixel(&self, y: u8, chroma: [i32; 3]) -> [u8; 3] {
+        let base = (i32::from(y) - self.black) * self.luma;
+        chroma.map(|sum| ((base + sum) >> BITS).clamp(0, 255) as u8)
+    }
 }
 
 /// YUV 4:2:0 to interleaved RGB; none when the planes are too short for `width` x `height`.
@@ -184,28 +236,37 @@ pub fn yuv420_to_rgb(
     height: usize,
     encoding: Encoding,
 ) -> Option<Vec<u8>> {
-    let (kr, kb) = encoding.matrix.weights();
-    let kg = 1.0 - kr - kb;
-    let (black, luma, chroma) =
-        if encoding.full_range { (0, 1.0, 1.0) } else { (16, 255.0 / 219.0, 255.0 / 224.0) };
-    let luma = fixed(luma);
-    let red = fixed(2.0 * (1.0 - kr) * chroma);
-    let blue = fixed(2.0 * (1.0 - kb) * chroma);
-    let green_u = fixed(-2.0 * (1.0 - kb) * kb / kg * chroma);
-    let green_v = fixed(-2.0 * (1.0 - kr) * kr / kg * chroma);
-    let byte = |value: i32| (value >> BITS).clamp(0, 255) as u8;
-    let half_width = width.div_ceil(2);
+    let products = Products::new(encoding);
     let mut rgb = vec![0; width * height * 3];
     for (row, out) in rgb.chunks_exact_mut((width * 3).max(1)).enumerate() {
-        let y = planes.y.get(row * planes.stride..)?.get(..width)?;
-        let u = planes.u.get(row / 2 * planes.chroma_stride..)?.get(..half_width)?;
-        let v = planes.v.get(row / 2 * planes.chroma_stride..)?.get(..half_width)?;
-        for (x, pixel) in out.chunks_exact_mut(3).enumerate() {
-            let base = (i32::from(y[x]) - black) * luma + HALF;
-            let (cb, cr) = (i32::from(u[x / 2]) - 128, i32::from(v[x / 2]) - 128);
-            pixel[0] = byte(base + red * cr);
-            pixel[1] = byte(base + green_u * cb + green_v * cr);
-            pixel[2] = byte(base + blue * cb);
+        let [y, u, v] = planes.row(row, width)?;
+        // Two pixels of luma share one of chroma; an odd row ends with half a pair.
+        for ((pair, y), (u, v)) in out.chunks_mut(6).zip(y.chunks(2)).zip(u.iter().zip(v)) {
+            let chroma = products.chroma(*u, *v);
+            for (pixel, y) in pair.chunks_exact_mut(3).zip(y) {
+                pixel.copy_from_slice(&products.pixel(*y, chroma));
+            }
+        }
+    }
+    Some(rgb)
+}
+
+/// As [`yuv420_to_rgb`], of the pixels alone where these columns and rows meet; none when the planes are
+/// too short for them.
+pub fn yuv420_picked(
+    planes: Planes<'_>,
+    width: usize,
+    columns: &[usize],
+    rows: &[usize],
+    encoding: Encoding,
+) -> Option<Vec<u8>> {
+    let products = Products::new(encoding);
+    let mut rgb = vec![0; columns.len() * rows.len() * 3];
+    for (row, out) in rows.iter().zip(rgb.chunks_exact_mut((columns.len() * 3).max(1))) {
+        let [y, u, v] = planes.row(*row, width)?;
+        for (column, pixel) in columns.iter().zip(out.chunks_exact_mut(3)) {
+            let chroma = products.chroma(*u.get(column / 2)?, *v.get(column / 2)?);
+            pixel.copy_from_slice(&products.pixel(*y.get(*column)?, chroma));
         }
     }
     Some(rgb)
@@ -328,7 +389,11 @@ mod tests {
     fn short_planes_are_refused_and_odd_sizes_work() {
         let planes =
             Planes { y: &[99; 9], u: &[128; 4], v: &[128; 4], stride: 3, chroma_stride: 2 };
-        assert_eq!(yuv420_to_rgb(planes, 3, 3, Encoding::default()).unwrap().len(), 27);
-        assert!(yuv420_to_rgb(planes, 4, 4, Encoding::default()).is_none());
+        let encoding = Encoding::default();
+        assert_eq!(yuv420_to_rgb(planes, 3, 3, encoding).unwrap().len(), 27);
+        assert!(yuv420_to_rgb(planes, 4, 4, encoding).is_none());
+        assert_eq!(yuv420_picked(planes, 3, &[0, 2], &[2], encoding).unwrap().len(), 6);
+        assert!(yuv420_picked(planes, 3, &[0], &[4], encoding).is_none());
+        assert!(yuv420_picked(planes, 3, &[3], &[0], encoding).is_none());
     }
 }

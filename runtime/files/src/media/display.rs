@@ -144,6 +144,12 @@ impl Display {
         if self.turn.swap { (height, width) } else { (width, height) }
     }
 
+    /// Whether frames of this width are shown as they are stored.
+    pub(super) fn is_plain(&self, width: usize) -> bool {
+        let unmoved = self.crop.is_none() && self.turn == Turn::default();
+        unmoved && self.tone.is_none() && self.pixels.width(width) == width
+    }
+
     /// A decoded frame as it is to be seen.
     pub(super) fn show(&self, mut frame: RgbFrame) -> RgbFrame {
         if let Some(crop) = self.crop {

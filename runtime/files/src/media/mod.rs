@@ -1,6 +1,7 @@
 //! Pictures and clips in, videos out.
 //!
-//! [`visit_frames`] decodes a file frame by frame, [`read_clip`] as a whole,
+//! [`visit_frames`] decodes a file frame by frame ([`visit_decoded`] without making colours that are not
+//! asked for), [`read_clip`] as a whole,
 //! [`standardise::read_reference`] brings it to the model's size and rate, and
 //! [`writer::VideoWriter`] writes a result; [`inscription`] are texts in such files. Files are recognised by their content, never by their
 //! name. Frames are 8-bit RGB; sound is not looked at.
@@ -8,6 +9,7 @@
 mod animation;
 pub mod coding;
 pub mod color;
+mod decoded;
 mod display;
 pub mod ffmpeg;
 pub mod h264;
@@ -26,6 +28,7 @@ mod tone;
 mod video;
 pub mod writer;
 
+pub use decoded::DecodedFrame;
 pub use sniff::{Foreign, Signature, sniff};
 
 use crate::error::{Error, Result};
@@ -233,24 +236,78 @@ pub type Visit<'a> = &'a mut dyn FnMut(TimedFrame) -> Result<ControlFlow<()>>;
 /// it has several videos alike; `E0840` it is a picture that cannot be put together; and whatever
 /// `visit` returns.
 pub fn visit_frames(path: &Path, options: &ReadOptions, visit: Visit<'_>) -> Result<SourceInfo> {
+    match opened(path, options)? {
+        Opened::Mp4(reader) => reader.visit(options, &mut |frame| {
+            let (time, duration) = (frame.time, frame.duration);
+            visit(TimedFrame { image: frame.image()?, time, duration })
+        }),
+        Opened::Other(other) => other.visit(path, options, visit),
+    }
+}
+
+/// What a visitor of frames whose colours are not made yet returns: go on, or stop here.
+pub type VisitDecoded<'a> = &'a mut dyn FnMut(DecodedFrame<'_>) -> Result<ControlFlow<()>>;
+
+/// As [`visit_frames`], and colours of a frame are made only as far as `visit` asks for them.
+///
+/// # Errors
+/// Those of [`visit_frames`]. A frame whose colours nobody asks for may be incomplete.
+pub fn visit_decoded(
+    path: &Path,
+    options: &ReadOptions,
+    visit: VisitDecoded<'_>,
+) -> Result<SourceInfo> {
+    match opened(path, options)? {
+        Opened::Mp4(reader) => reader.visit(options, visit),
+        Opened::Other(other) => other.visit(path, options, &mut |frame| visit(frame.into())),
+    }
+}
+
+/// A file that is known by its first bytes.
+enum Opened {
+    Mp4(Box<video::Mp4Reader>),
+    Other(Other),
+}
+
+/// What gives whole frames alone.
+enum Other {
+    Still(File, ::image::ImageFormat),
+    Heif(File, u64, &'static str),
+    Foreign(Foreign<'static>),
+    /// What an MP4 file holds that the built-in decoder does not read.
+    Inside(String),
+}
+
+fn opened(path: &Path, options: &ReadOptions) -> Result<Opened> {
     let (file, length, head) = open(path)?;
-    match sniff(&head) {
-        Signature::Still(format) => image::visit(path, file, format, options, visit),
+    Ok(Opened::Other(match sniff(&head) {
+        Signature::Still(format) => Other::Still(file, format),
         Signature::Mp4 => match video::open(path, file, length, options)? {
-            video::Opened::Ready(reader) => reader.visit(options, visit),
-            video::Opened::Foreign(what) => {
+            video::Opened::Ready(reader) => return Ok(Opened::Mp4(reader)),
+            video::Opened::Foreign(what) => Other::Inside(what),
+        },
+        Signature::Heif(what) => Other::Heif(file, length, what),
+        Signature::Foreign(source) => Other::Foreign(source),
+        Signature::NotMedia(what) => {
+            let what = format!("this is not a picture or video; by its first bytes it is {what}");
+            return Err(Error::input("E0804", what)
+                .at(path.display())
+                .help("references are PNG, JPEG, WebP, BMP, GIF or MP4 files"));
+        }
+    }))
+}
+
+impl Other {
+    fn visit(self, path: &Path, options: &ReadOptions, visit: Visit<'_>) -> Result<SourceInfo> {
+        match self {
+            Self::Still(file, format) => image::visit(path, file, format, options, visit),
+            Self::Heif(file, length, what) => heif::visit(path, file, length, what, options, visit),
+            Self::Foreign(source) => ffmpeg::visit(path, source, options, visit),
+            Self::Inside(what) => {
                 let source = Foreign { name: &what, demuxer: "mov", picture: false };
                 ffmpeg::visit(path, source, options, visit)
             }
-        },
-        Signature::Heif(what) => heif::visit(path, file, length, what, options, visit),
-        Signature::Foreign(source) => ffmpeg::visit(path, source, options, visit),
-        Signature::NotMedia(what) => Err(Error::input(
-            "E0804",
-            format!("this is not a picture or video; by its first bytes it is {what}"),
-        )
-        .at(path.display())
-        .help("references are PNG, JPEG, WebP, BMP, GIF or MP4 files")),
+        }
     }
 }
 

@@ -5,7 +5,9 @@
 //! (antialiased, horizontal then vertical, each pass rounded to bytes). Encoding is not done here.
 
 use super::color::to_unit;
-use super::{MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, visit_frames};
+use super::{
+    MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, visit_decoded, visit_frames,
+};
 use crate::error::{Error, Result};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -242,7 +244,7 @@ pub fn read_segment(
     options.check()?;
     let mut sampler = Sampler::new(options);
     let (mut index, mut origin) = (0, 0.0);
-    let source = visit_frames(path, read, &mut |mut frame| {
+    let source = visit_decoded(path, read, &mut |frame| {
         let at = index;
         index += 1;
         if at < segment.start {
@@ -251,11 +253,12 @@ pub fn read_segment(
         if at == segment.start {
             origin = frame.time;
         }
-        frame.time -= origin;
+        let (time, duration) = (frame.time - origin, frame.duration);
+        let mut image = frame.image()?;
         if let Some(crop) = segment.crop {
-            frame.image = cropped(&frame.image, crop).map_err(|error| error.at(path.display()))?;
+            image = cropped(&image, crop).map_err(|error| error.at(path.display()))?;
         }
-        let flow = sampler.push(frame)?;
+        let flow = sampler.push(TimedFrame { image, time, duration })?;
         seen(sampler.frames.len())?;
         Ok(flow)
     })?;

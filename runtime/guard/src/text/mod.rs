@@ -52,6 +52,16 @@ impl Verdict {
         names
     }
 
+    /// Adds what somebody else found.
+    pub fn add(&mut self, finding: Finding) {
+        self.findings.push(finding);
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        self.findings.sort_by(|a, b| b.action.cmp(&a.action).then(a.category.cmp(&b.category)));
+    }
+
     /// The error of a text that is blocked (E1101).
     pub fn refusal(&self) -> Option<Error> {
         let finding = self.findings.first().filter(|finding| finding.action == Action::Block)?;
@@ -123,8 +133,9 @@ impl TextPolicy {
             findings.clear();
         }
         findings.extend(fixed);
-        findings.sort_by(|a, b| b.action.cmp(&a.action).then(a.category.cmp(&b.category)));
-        Verdict { findings }
+        let mut verdict = Verdict { findings };
+        verdict.sort();
+        verdict
     }
 }
 

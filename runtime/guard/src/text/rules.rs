@@ -62,6 +62,24 @@ impl Category {
         }
     }
 
+    /// The category of a name, of those that texts are refused or warned of for.
+    pub fn of(name: &str) -> Option<Self> {
+        let all = [
+            Self::MinorSexual,
+            Self::SexualRealPerson,
+            Self::ViolenceGraphic,
+            Self::Hate,
+            Self::SelfHarm,
+            Self::Deception,
+            Self::NamedPerson,
+            Self::Weapon,
+            Self::Drugs,
+            Self::Brand,
+            Self::Custom,
+        ];
+        all.into_iter().find(|category| category.name() == name)
+    }
+
     /// What happens unless a rule says otherwise.
     pub fn action(self) -> Action {
         match self {

@@ -18,7 +18,7 @@ const GENERATORS: [u8; 2] = [0o133, 0o171];
 /// What a mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payload {
-    /// 1 under the public key, 2 under a private one.
+    /// 1 under the public key, 2 under a private one, 3 by networks.
     pub version: u8,
     /// The id of the content.
     pub id: u32,
@@ -41,7 +41,11 @@ impl Payload {
 
     /// The payload that `soft` holds, if its checksum is right.
     pub fn decode(soft: &[f64; CHANNEL_BITS]) -> Option<Self> {
-        let message = viterbi(soft);
+        Self::of_message(viterbi(soft))
+    }
+
+    /// The payload of 48 message bits, if their checksum is right.
+    pub fn of_message(message: u64) -> Option<Self> {
         let bits = message >> 12;
         let right = u64::from(crc12(bits)) == message & 0xFFF;
         right.then_some(Self { version: (bits >> 32) as u8, id: bits as u32 })

@@ -6,8 +6,10 @@
 //! place of the tile is taken to a fraction of a pixel, because a wrong scale of half a percent
 //! smears the finest waves of a wide picture. A codec keeps most of the mark in key frames and moves what is
 //! left of it with the picture in others, so that one frame may show more than all together: the first,
-//! which is a key frame, and the best one are looked at alone as well. Rotation and other warps are not
-//! looked for.
+//! which is a key frame, and the best one are looked at alone as well. Small rotations and changed aspect
+//! ratios are looked for only if they are asked for ([`Search::Affine`], in `affine`); other warps are not.
+
+mod affine;
 
 use super::code::{CHANNEL_BITS, Payload};
 use super::fourier::{CELLS, SIDE};
@@ -30,13 +32,16 @@ pub enum Search {
     Full,
     /// 1, 1/2, 2/3, 3/4 and 3/2.
     Fast,
+    /// As [`Self::Full`], and if there is nothing, rotations up to 2° either way and aspect ratios that were
+    /// changed by up to a half.
+    Affine,
 }
 
 impl Search {
     fn scales(self) -> Vec<f64> {
         match self {
             Self::Fast => vec![1.0, 0.5, 2.0 / 3.0, 0.75, 1.5],
-            Self::Full => {
+            Self::Full | Self::Affine => {
                 let step = (2.2f64 / 0.4).ln() / 170.0;
                 std::iter::once(1.0)
                     .chain((0..171).map(|k| 0.4 * (step * k as f64).exp()))
@@ -59,6 +64,10 @@ pub struct Detection {
     pub scale: f64,
     /// Whether the frames are mirrored.
     pub flip: bool,
+    /// Degrees that the frames are turned by, clockwise.
+    pub turn: f64,
+    /// Width of the tile in the frames by its height, 1 as it was put in.
+    pub aspect: f64,
     /// Share of channel bits that were wrong before decoding.
     pub bit_errors: Option<f64>,
     /// Soft values of the channel bits, for measurements.
@@ -79,6 +88,8 @@ struct Place {
     /// Scales across and down.
     scale: [f64; 2],
     flip: bool,
+    /// Radians that the frames are turned by.
+    turn: f64,
 }
 
 /// A whitened picture.
@@ -109,17 +120,39 @@ impl Detector {
                 z: 0.0,
                 scale: 1.0,
                 flip: false,
+                turn: 0.0,
+                aspect: 1.0,
                 bit_errors: None,
                 soft: [0.0; CHANNEL_BITS],
                 frames: count,
             };
         }
         let residuals = spread(&chosen, threads, |frame| whitened(frame));
-        let all = self.search(&mean(&residuals), search, threads);
+        let together = mean(&residuals);
+        let all = self.search(&together, search, threads);
         let first = self.search(&residuals[0], search, threads);
         let place = if first.z > all.z { first } else { all };
-        let folds = spread(&residuals, threads, |residual| {
-            let vector = self.folded(residual, place.scale, place.flip);
+        let seen = self.read(&residuals, place, PRESENT, threads);
+        match search == Search::Affine && !seen.present {
+            true => {
+                let place = self.search_affine(&together, &residuals[0], threads);
+                self.read(&residuals, place, affine::PRESENT, threads)
+            }
+            false => seen,
+        }
+    }
+
+    /// What the frames say at a place, where a mark is present from this height of the peak on.
+    fn read(
+        &self,
+        residuals: &[Residual],
+        place: Place,
+        present: f64,
+        threads: usize,
+    ) -> Detection {
+        let residuals = &residuals;
+        let folds = spread(residuals, threads, |residual| {
+            let vector = self.folded(residual, place);
             let (z, _) = peak(&self.patterns.agreement(&vector));
             (vector, z)
         });
@@ -134,7 +167,7 @@ impl Detector {
             (self.patterns.sync_at(vector, shift).max(0.0) / noise).powi(2)
         });
         let soft = self.patterns.bits(&self.patterns.moved_back(&sum, shift));
-        let present = z >= PRESENT;
+        let present = z >= present;
         let payload = Payload::decode(&soft)
             .filter(|payload| present && payload.version == self.patterns.version());
         let bit_errors = payload.map(|payload| {
@@ -142,8 +175,9 @@ impl Detector {
             pairs.filter(|(bit, s)| *bit != (*s > 0.0)).count() as f64 / CHANNEL_BITS as f64
         });
         let scale = (place.scale[0] * place.scale[1]).sqrt();
-        let flip = place.flip;
-        Detection { present, payload, z, scale, flip, bit_errors, soft, frames: count }
+        let (flip, turn) = (place.flip, place.turn.to_degrees());
+        let (aspect, frames) = (place.scale[0] / place.scale[1], residuals.len());
+        Detection { present, payload, z, scale, flip, turn, aspect, bit_errors, soft, frames }
     }
 
     /// The best scale, refined in both directions.
@@ -178,7 +212,7 @@ impl Detector {
         let tried = spread(scales, threads, |&scale| {
             let field = self.patterns.analyse(fold(residual, scale).into_iter());
             let vector = |flip| self.patterns.evened(&self.patterns.coefficients(&field, flip));
-            let place = |values: &[f64], flip| Place { z: peak(values).0, scale, flip };
+            let place = |values: &[f64], flip| Place { z: peak(values).0, scale, flip, turn: 0.0 };
             match flip {
                 Some(flip) => place(&self.patterns.agreement(&vector(flip)), flip),
                 None => {
@@ -190,8 +224,13 @@ impl Detector {
         tried.into_iter().reduce(better).expect("there is a scale")
     }
 
-    fn folded(&self, residual: &Residual, scale: [f64; 2], flip: bool) -> Vector {
-        let field = self.patterns.analyse(fold(residual, scale).into_iter());
+    fn folded(&self, residual: &Residual, place: Place) -> Vector {
+        let Place { scale, flip, turn, .. } = place;
+        let cells = match turn == 0.0 {
+            true => fold(residual, scale),
+            false => fold(&affine::turned(residual, turn), scale),
+        };
+        let field = self.patterns.analyse(cells.into_iter());
         self.patterns.evened(&self.patterns.coefficients(&field, flip))
     }
 }
@@ -271,8 +310,19 @@ fn cubic(x: f64) -> f64 {
 /// The residual at another scale, folded onto one tile: each cell is the mean of all pixels that
 /// fall onto it.
 fn fold(residual: &Residual, [across, down]: [f64; 2]) -> Vec<f64> {
+    let (narrow, over) = folded_across(residual, across);
+    folded_down(&narrow, &over, residual.height, down)
+}
+
+/// One over how many samples fall onto each of the cells along one side.
+fn shares(total: usize) -> Vec<f64> {
+    let count = |at: usize| total / SIDE + usize::from(at < total % SIDE);
+    (0..SIDE).map(|at| 1.0 / count(at).max(1) as f64).collect()
+}
+
+/// Each row folded onto the width of a tile, and the share of a sample in each column.
+fn folded_across(residual: &Residual, across: f64) -> (Vec<f32>, Vec<f64>) {
     let columns = taps(residual.width, across);
-    let rows = taps(residual.height, down);
     let mut narrow = vec![0f32; residual.height * SIDE];
     for (line, out) in
         residual.values.chunks_exact(residual.width).zip(narrow.chunks_exact_mut(SIDE))
@@ -283,6 +333,12 @@ fn fold(residual: &Residual, [across, down]: [f64; 2]) -> Vec<f64> {
             out[at % SIDE] += window.iter().zip(weights).map(|(v, w)| v * w).sum::<f32>();
         }
     }
+    (narrow, shares(columns.starts.len()))
+}
+
+/// Rows that are folded already, folded onto the height of a tile.
+fn folded_down(narrow: &[f32], over: &[f64], height: usize, down: f64) -> Vec<f64> {
+    let rows = taps(height, down);
     let mut cells = vec![0f64; CELLS];
     let weights = rows.weights.chunks_exact(rows.width);
     for (at, (&start, weights)) in rows.starts.iter().zip(weights).enumerate() {
@@ -292,13 +348,9 @@ fn fold(residual: &Residual, [across, down]: [f64; 2]) -> Vec<f64> {
             out.iter_mut().zip(line).for_each(|(o, v)| *o += weight * f64::from(*v));
         }
     }
-    let counts = |total: usize| -> Vec<f64> {
-        let count = |at: usize| total / SIDE + usize::from(at < total % SIDE);
-        (0..SIDE).map(|at| 1.0 / count(at).max(1) as f64).collect()
-    };
-    let (over, under) = (counts(columns.starts.len()), counts(rows.starts.len()));
+    let under = shares(rows.starts.len());
     for (y, row) in cells.chunks_exact_mut(SIDE).enumerate() {
-        row.iter_mut().zip(&over).for_each(|(cell, share)| *cell *= under[y] * share);
+        row.iter_mut().zip(over).for_each(|(cell, share)| *cell *= under[y] * share);
     }
     cells
 }

@@ -10,6 +10,7 @@ pub mod embed;
 mod fourier;
 mod pattern;
 pub mod plane;
+pub mod repeat;
 #[cfg(test)]
 #[path = "../../tests/scenes/mod.rs"]
 mod testing;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::local::init;
-use crate::manifest::Reference;
+use crate::manifest::{MARKS, Reference};
 use crate::verdict::Verdict;
 use anyid_files::media::writer::{VideoWriter, WriterOptions};
 use std::process::Command;
@@ -16,7 +16,7 @@ fn claims() -> Claims {
             .map(|byte| Reference { sha256: byte.repeat(32), format: "image/png".to_owned() })
             .to_vec(),
         salt: None,
-        mark: Some("9c1f00a5".to_owned()),
+        mark: Some((MARKS[0], "9c1f00a5".to_owned())),
         recipe: json!({ "steps": 4, "shift": 5.0, "noise": null, "solver": "unipc" }),
         policy: json!({ "text": "allow", "off": ["the watermark"] }),
     }

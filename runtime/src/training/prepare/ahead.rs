@@ -91,6 +91,7 @@ impl Preparation<'_> {
         let slots = self.network.labelled().map(|labelled| slots_of(labelled, &labels, path));
         Ok(Dataset {
             manifest: manifest.sha256.clone(),
+            styles: manifest.styles.clone(),
             consents: Vec::new(),
             items,
             slots: slots.transpose()?.unwrap_or_default(),

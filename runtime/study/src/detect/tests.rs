@@ -147,6 +147,62 @@ fn a_model_of_another_shape_is_told_at_once() {
     }
 }
 
+fn pose_model(name: &str, mean_shape: Option<std::path::PathBuf>) -> PoseModel {
+    let kind = crate::settings::PoseKind::Points68;
+    PoseModel { kind, path: network(name), mean_shape, engine: Engine::Rten }
+}
+
+#[test]
+fn heads_are_turned_as_their_points_in_space_say() {
+    let (plane, area) = (Plane::rgb(&picture()), [100.0, 70.0, 190.0, 170.0]);
+    let wanted = expected("points68");
+    let own = points::Points68::open(&pose_model("points68", None)).unwrap();
+    let found = own.around(&plane, &area).unwrap().unwrap();
+    near(found.as_flattened(), &wanted["points"], 1e-3);
+    let pose = own.pose(&plane, &area).unwrap().unwrap();
+    near(&pose, &wanted["pose"], 1e-3);
+    // A box that is nothing is no face.
+    assert_eq!(own.pose(&plane, &[5.0; 4]).unwrap(), None);
+    // Against a mean shape, here the same points turned back to where they were seen.
+    let folder = crate::testing::TempFolder::new("shape");
+    let path = folder.write("shape.json", serde_json::json!(found.to_vec()).to_string());
+    let by_shape = points::Points68::open(&pose_model("points68", Some(path))).unwrap();
+    let same = by_shape.pose(&plane, &area).unwrap().unwrap();
+    assert!(same.iter().all(|angle| angle.abs() < 1e-6), "{same:?}");
+    // It says where a face of a frame looks, in place of its five points.
+    let line = serde_json::json!({"schema": schema::BOXES, "media": "a.mp4", "f": 1,
+        "faces": [{"box": area, "kps": expected("points"), "score": 0.9}]});
+    let settings = DetectSettings {
+        given: Some(folder.write("boxes.jsonl", format!("{line}\n"))),
+        pose: Some(pose_model("points68", None)),
+        ..DetectSettings::default()
+    };
+    let source = Source::open(&settings).unwrap();
+    let frames = source.frames_of("a.mp4").unwrap().unwrap();
+    let (faces, ..) =
+        crate::stages::media::in_frame(1, &picture(), &source, Some(&frames[&1])).unwrap();
+    near(&faces[0].pose.unwrap(), &wanted["pose"], 6e-3);
+    assert_eq!(licences(&settings).len(), 1);
+}
+
+#[test]
+fn what_is_no_network_or_no_shape_of_68_points_is_told_at_once() {
+    for name in FILES {
+        let fault = points::Points68::open(&pose_model(name, None)).err().unwrap();
+        assert_eq!(fault.code(), "E1208", "{name}: {fault}");
+    }
+    let folder = crate::testing::TempFolder::new("shapes");
+    for (text, said) in [
+        ("[[1, 2, 3]]".to_owned(), "it has 1 points"),
+        ("{}".to_owned(), "expected a sequence"),
+        (serde_json::json!(vec![[1.0; 3]; 68]).to_string(), "no face"),
+    ] {
+        let path = folder.write("shape.json", text);
+        let fault = points::Points68::open(&pose_model("points68", Some(path))).err().unwrap();
+        assert!(fault.code() == "E1208" && fault.message().contains(said), "{fault}");
+    }
+}
+
 #[test]
 fn what_is_given_is_completed_by_models() {
     let folder = crate::testing::TempFolder::new("completed");

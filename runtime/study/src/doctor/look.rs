@@ -152,9 +152,9 @@ pub(super) fn look(path: &Path, options: &Options<'_>) -> Result<Looked> {
             let source = options.faces.filter(|_| wanted || given.is_none());
             seen.look(f, &frame.image, source, given.as_ref())?;
         }
-        cutter.push(&frame.image);
         times.push(frame.time);
         ends = (frame.time + frame.duration).min(most);
+        cutter.push(frame.into())?;
         Ok(ControlFlow::Continue(()))
     })?;
     let clip = info.kind == MediaKind::Video && times.len() > 1;

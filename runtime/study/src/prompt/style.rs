@@ -95,6 +95,18 @@ fn marks(prompt: &str) -> Vec<Mark> {
     found
 }
 
+/// How a prompt is written.
+pub fn of(prompt: &str) -> Style {
+    match marks(prompt).first() {
+        None => Style::Plain,
+        Some(mark) => match prompt[mark.from..mark.to].chars().next() {
+            Some('[') => Style::Tagged,
+            Some(c) if c.is_ascii_digit() => Style::Numbered,
+            _ => Style::Labelled,
+        },
+    }
+}
+
 /// The elements of a prompt with tags, numbers or labels; none where it has none of them. Sentences
 /// of a plain prompt are sorted by the words they have.
 pub fn read(prompt: &str) -> Elements {
@@ -147,7 +159,7 @@ mod tests {
         whole.set(Element::Hairstyle, "He has short black hair.");
         for style in Style::ALL {
             let text = write(&elements(), style);
-            assert_eq!(read(&text), whole, "{style:?}: {text}");
+            assert_eq!((read(&text), of(&text)), (whole.clone(), style), "{text}");
         }
         let mut part = Elements::default();
         part.set(Element::Action, "She nods.");

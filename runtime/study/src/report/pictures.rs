@@ -87,7 +87,7 @@ pub fn of_groups(out: &Path, root: &Path, show_faces: bool) -> Result<Vec<Pictur
         wanted.extend(group.medoid.as_ref().or(group.clips.first()).map(|id| (id.clone(), group)));
     }
     let mut pictures = Vec::new();
-    for item in crate::stages::part::items(&out.join(Stage::Filter.file()))? {
+    for item in crate::stages::items::items(&out.join(Stage::Filter.file()))? {
         for line in item?.lines {
             let Ok(clip) = crate::lines::parsed::<Clip>(&line, schema::CLIP) else { continue };
             let Some(group) = wanted.get(&clip.span.id) else { continue };

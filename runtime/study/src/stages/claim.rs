@@ -6,8 +6,9 @@
 //! name that depends on that file alone. Two processes at one file would therefore write the same:
 //! leases save work, results do not depend on them.
 
+use super::items::Item;
 use super::merge::head;
-use super::part::{AT_A_TIME, Done, Item, Part};
+use super::part::{AT_A_TIME, Done, Part};
 use crate::lines::{Lines, hash};
 use anyid_files::output::{AtomicFile, make_folder, write_error};
 use anyid_files::{Result, error};

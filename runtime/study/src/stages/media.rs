@@ -1,7 +1,7 @@
 //! The stages that decode: which files are videos, where they cut, and who is in them. One frame is
 //! held at a time.
 
-use super::part::Item;
+use super::items::Item;
 use crate::detect::Source;
 use crate::face::pose;
 use crate::geometry::{clipped, person_of};
@@ -11,7 +11,7 @@ use crate::records::{Detection, Face, Media, Person, Shot, Span, schema};
 use crate::settings::{DetectSettings, ShotSettings};
 use crate::shots::Cutter;
 use anyid_files::checkpoint::hash_file;
-use anyid_files::media::{MediaKind, ReadOptions, RgbFrame, Signature, sniff, visit_frames};
+use anyid_files::media::{MediaKind, ReadOptions, RgbFrame, Signature, sniff, visit_decoded};
 use anyid_files::{Error, Result, error, input};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,7 +91,7 @@ fn is_video(path: &Path) -> bool {
 pub fn index(root: &Path, item: &Item) -> Result<Vec<Value>> {
     let path = root.join(&item.media);
     let mut seen = 0;
-    let info = visit_frames(&path, &ReadOptions::default(), &mut |_| {
+    let info = visit_decoded(&path, &ReadOptions::default(), &mut |_| {
         seen += 1;
         Ok(if seen > 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
@@ -145,9 +145,9 @@ pub fn shots(root: &Path, item: &Item, settings: &ShotSettings) -> Result<Vec<Va
     let mut cutter = Cutter::new(settings);
     let mut times = Vec::new();
     let path = root.join(&media.media);
-    visit_frames(&path, &ReadOptions::default(), &mut |frame| {
+    visit_decoded(&path, &ReadOptions::default(), &mut |frame| {
         times.push(frame.time);
-        cutter.push(&frame.image);
+        cutter.push(frame)?;
         Ok(ControlFlow::Continue(()))
     })?;
     let last = times.last().copied().unwrap_or(0.0);
@@ -198,8 +198,8 @@ fn measured(luma: &Plane, face: &mut Face) {
     face.blur = rounded(part.area(112, 112).laplacian_variance(), 1e3);
     face.luma = rounded(part.mean(), 1e2);
     face.extremes = rounded(part.share(|v| v <= EXTREMES[0] || v >= EXTREMES[1]), 1e4);
-    face.pose = pose(&face.kps)
-        .map(|pose| [pose.yaw, pose.pitch, pose.roll].map(|angle| rounded(angle, 1e2)));
+    let by_five = || pose(&face.kps).map(|pose| [pose.yaw, pose.pitch, pose.roll]);
+    face.pose = face.pose.or_else(by_five).map(|pose| pose.map(|angle| rounded(angle, 1e2)));
     face.score = rounded(face.score, 1e4);
     face.area = face.area.map(|side| rounded(side, 1e3));
     face.kps = face.kps.map(|point| point.map(|side| rounded(side, 1e3)));
@@ -233,12 +233,12 @@ pub fn detect(
     let path = root.join(&item.media);
     if let Some(last) = wanted.last().copied() {
         let mut at = 0;
-        visit_frames(&path, &ReadOptions::default(), &mut |frame| {
+        visit_decoded(&path, &ReadOptions::default(), &mut |frame| {
             let f = at;
             at += 1;
             if wanted.contains(&f) {
                 let here = given.as_ref().and_then(|given| given.get(&f));
-                found.insert(f, in_frame(f, &frame.image, source, here)?);
+                found.insert(f, in_frame(f, &frame.image()?, source, here)?);
             }
             Ok(if f >= last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;

@@ -1,7 +1,8 @@
 //! The parts of a stage put together: each must be there once, and all must be made from the same
 //! (`data.md` §9). The result does not depend on their number.
 
-use super::part::{Done, media_of, read_done};
+use super::items::media_of;
+use super::part::{Done, read_done};
 use crate::lines::Lines;
 use anyid_files::output::AtomicFile;
 use anyid_files::shard::Shard;

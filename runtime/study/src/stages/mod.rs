@@ -4,10 +4,12 @@
 //! parts are put together by `merge`. `group`, `sample`, `report` and `check` look at everything.
 
 pub mod claim;
+pub mod items;
 mod journal;
 pub mod media;
 pub mod merge;
 pub mod part;
+mod workers;
 
 use crate::detect::Source;
 use crate::filter;
@@ -15,18 +17,21 @@ use crate::group::grouped;
 use crate::lines::{all, hash, parsed};
 use crate::pool;
 use crate::prompt::aspects;
+use crate::prompt::server::costs;
 use crate::records::{Clip, Detection, Group, schema};
 use crate::sample::{Pool, Texts};
-use crate::settings::Settings;
+use crate::settings::{SampleSettings, Settings};
 use anyid_files::checkpoint::hash_file;
 use anyid_files::output::{AtomicFile, make_folder};
 use anyid_files::shard::Shard;
 use anyid_files::{Error, Result};
 use claim::{Claimed, Items};
+use items::{Item, items};
 use merge::merge;
-use part::{Done, Item, Part, config_hash, items};
+use part::{Done, Part, config_hash};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A step.
@@ -186,7 +191,7 @@ impl Job {
             Stage::Index => json!({}),
             Stage::Shots => json!(settings.shots),
             Stage::Detect => self.detect_config()?,
-            Stage::Filter => json!(settings.filter),
+            Stage::Filter => json!(settings.gates()),
         };
         let input = match self.before(stage) {
             None => {
@@ -241,22 +246,27 @@ impl Job {
             ("face", detect.face.as_ref().map(|model| &model.path)),
             ("person", detect.person.as_ref().map(|model| &model.path)),
             ("identity", detect.identity.as_ref().map(|model| &model.path)),
+            ("pose", detect.pose.as_ref().map(|model| &model.path)),
         ];
         for (name, path) in models {
             if let Some(path) = path {
                 config[name]["path"] = json!(hashes(path)?);
             }
         }
+        if let Some(path) = detect.pose.as_ref().and_then(|model| model.mean_shape.as_ref()) {
+            config["pose"]["mean_shape"] = hash_file(path)?.into();
+        }
         Ok(config)
     }
 
     fn clips(&self, item: &Item) -> Result<Vec<Value>> {
+        let gates = self.settings.gates();
         let clip = |line: &String| {
             let found: Detection = parsed(line, schema::DETECTION).map_err(|what| {
                 Error::input("E1202", format!("{}: {what}", item.media))
                     .help("make the detections again")
             })?;
-            Ok(json!(filter::clip(found, &self.settings.filter)))
+            Ok(json!(filter::clip(found, &gates)))
         };
         item.lines.iter().map(clip).collect()
     }
@@ -319,15 +329,24 @@ impl Job {
     }
 
     /// Reads what users say of their clips (`NAME.aspects.toml` beside a file); gives how many clips
-    /// are described.
+    /// are described. What a server said of others stays.
     ///
     /// # Errors
     /// E1220 for a faulty file, E0911, E1202, E101x.
     pub fn describe(&self) -> Result<usize> {
+        let mut said = BTreeMap::new();
+        for line in optional(&self.path("desc.jsonl"), schema::DESCRIPTION)? {
+            if !line["model"].is_null() {
+                said.insert(line["clip"].as_str().unwrap_or_default().to_owned(), line);
+            }
+        }
         let mut lines = Vec::new();
         for clip in self.clips_read()?.iter().filter(|clip| clip.keep) {
             let media = self.root.join(&clip.span.media);
-            let Some(path) = aspects::beside(&media) else { continue };
+            let Some(path) = aspects::beside(&media) else {
+                lines.extend(said.remove(&clip.span.id));
+                continue;
+            };
             let aspects = aspects::read(&path)?;
             lines.push(json!({
                 "schema": schema::DESCRIPTION, "clip": clip.span.id, "media": clip.span.media,
@@ -352,13 +371,21 @@ impl Job {
                 Error::input("E1202", format!("\"elements\": {fault}")).at(described.display())
             })?;
             let clip = line["clip"].as_str().unwrap_or_default().to_owned();
+            if !line["model"].is_null() {
+                let by = [line["model"].clone(), line["cache"].clone()];
+                texts.describers.insert(clip.clone(), by);
+            }
             texts.described.insert(clip, elements);
         }
         for line in optional(&self.path("pairs.jsonl"), schema::PAIR)? {
             let name = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
             let scores = crate::prompt::elements::Element::ALL
                 .map(|element| line["scores"][element.name()].as_f64());
-            texts.compared.insert((name("ref"), name("target")), scores);
+            let pair = (name("ref"), name("target"));
+            if !line["model"].is_null() {
+                texts.judges.insert(pair.clone(), line["model"].clone());
+            }
+            texts.compared.insert(pair, scores);
         }
         Ok(texts)
     }
@@ -373,6 +400,8 @@ impl Job {
             self.samples(told, &mut |sample| file.append(format!("{sample}\n").as_bytes()))?;
         file.commit()?;
         self.write(pool::FILE, &[pool::line(self)?])?;
+        let stats = json!({"stage": "sample", "samples": made, "costs": costs::of(&self.out)});
+        self.write("sample.stats.json", &[stats])?;
         Ok(made)
     }
 
@@ -414,17 +443,27 @@ impl Job {
         let kept = clips.iter().filter(|clip| clip.keep).count();
         let targets =
             clips.iter().filter(|c| c.keep && crate::sample::may_be_target(c, settings)).count();
+        let SampleSettings { width, height, frames, fps, .. } = settings;
         let message = format!(
             "no sample can be made: {kept} of {} clips are kept, {targets} of them are long and \
-             large enough for targets, {} are described, and there are {} groups",
+             large enough for targets of {frames} frames at {fps} a second and {width}x{height} \
+             pixels, {} are described, and there are {} groups",
             clips.len(),
             texts.described.len(),
             groups.len()
         );
-        Error::input("E1211", message).at(self.out.display()).help(
-            "a group needs a target and another clip; `anyid-rt data report` shows at which gate \
-             clips are lost, and targets need a description",
-        )
+        let help = match (kept, targets, texts.described.len()) {
+            (0, ..) => "`anyid-rt data report` shows at which gate clips are lost",
+            (_, 0, _) => {
+                "set targets with sample.frames, width and height to those of the training, or take \
+                 longer and larger videos"
+            }
+            (.., 0) => {
+                "say what clips show: NAME.aspects.toml beside a video, or `anyid-rt prompt describe`"
+            }
+            _ => "a group needs a target that is described and another clip that is no copy of it",
+        };
+        Error::input("E1211", message).at(self.out.display()).help(help)
     }
 
     /// Every stage from videos to samples.

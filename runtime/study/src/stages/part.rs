@@ -2,13 +2,14 @@
 //! by which a run that was killed goes on to the same bytes (`data.md` §9).
 //!
 //! A part is written as `NAME.jsonl.partial`, with `NAME.journal` beside it that says up to where it
-//! is whole. At the end it gets its name, and `NAME.done` says what it was made from.
+//! is whole. At the end it gets its name, and `NAME.done` says what it was made from. Threads are those
+//! of `workers.rs`.
 
+use super::items::Item;
 use super::journal::{Entry, Journal};
-use super::merge::head;
-use crate::lines::hash;
+use crate::lines::{Lines, hash};
 use crate::records::Failure;
-use anyid_files::output::{AtomicFile, make_folder, stopped, write_error};
+use anyid_files::output::{AtomicFile, make_folder, write_error};
 use anyid_files::shard::Shard;
 use anyid_files::{Error, Kind, Result, error, input};
 use serde::{Deserialize, Serialize};
@@ -16,24 +17,14 @@ use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::time::Instant;
 
 /// Share of items with errors above which a part counts as failed.
 const MOST_ERRORS: f64 = 0.2;
+/// Files that could not be used which a message names.
+const NAMED: usize = 3;
 /// Items per thread that are taken at a time.
 pub(super) const AT_A_TIME: usize = 4;
-
-/// A file of video, with the lines of the stage before that are about it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Item {
-    /// The file, below the root.
-    pub media: String,
-    /// The lines.
-    pub lines: Vec<String>,
-}
 
 /// Which part, and what it is made from.
 #[derive(Clone, Debug)]
@@ -69,37 +60,6 @@ pub struct Done {
     pub errors: usize,
     /// How long it took, all runs together.
     pub seconds: f64,
-}
-
-/// What was made of an item.
-pub(super) struct Made {
-    pub(super) text: String,
-    pub(super) records: usize,
-    pub(super) error: bool,
-}
-
-/// Whether an error is about one file and not about the run.
-fn of_file(error: &Error) -> bool {
-    error.kind() == Kind::Input
-        && (error.code().starts_with("E08") || ["E0967", "E1213"].contains(&error.code()))
-}
-
-fn made(item: &Item, schema: &str, outcome: Result<Vec<Value>>) -> Result<Made> {
-    match outcome {
-        Ok(values) => {
-            let mut text = String::new();
-            for value in &values {
-                text.push_str(&value.to_string());
-                text.push('\n');
-            }
-            Ok(Made { text, records: values.len(), error: false })
-        }
-        Err(fault) if of_file(&fault) => {
-            let line = json!({"schema": schema, "media": item.media, "error": Failure::of(&fault)});
-            Ok(Made { text: format!("{line}\n"), records: 1, error: true })
-        }
-        Err(fault) => Err(fault),
-    }
 }
 
 impl Part<'_> {
@@ -230,80 +190,37 @@ impl Part<'_> {
         if done.errors as f64 <= MOST_ERRORS * done.items as f64 {
             return Ok(done);
         }
-        let what = format!("{} of {} files could not be used", done.errors, done.items);
+        let (errors, items) = (done.errors, done.items);
+        let mut named = self.failed(NAMED)?;
+        if errors > named.len() {
+            named.push(format!("and {} more", errors - named.len()));
+        }
+        let what = format!("{errors} of {items} files could not be used: {}", named.join("; "));
         Err(Error::input("E1206", what)
             .at(self.path("jsonl").display())
             .help("lines with \"error\" say why; mend the files or take them out, then --redo"))
     }
 
-    /// Works on items on several threads and hands on what comes out in their order.
-    pub(super) fn chunk(
-        &self,
-        items: &[Item],
-        work: &(dyn Fn(&Item) -> Result<Vec<Value>> + Sync),
-        take: &mut dyn FnMut(&Item, Made) -> Result<()>,
-    ) -> Result<()> {
-        let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let first_fault: Mutex<Option<Error>> = Mutex::new(None);
-        std::thread::scope(|scope| {
-            let (send, receive) = mpsc::channel::<(usize, Result<Made>)>();
-            let mut started = 0;
-            for _ in 0..self.threads.clamp(1, items.len()) {
-                let (send, next, ended) = (send.clone(), &next, &ended);
-                let job = move || loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(at).filter(|_| !ended.load(Ordering::Relaxed))
-                    else {
-                        break;
-                    };
-                    let outcome = match stopped() {
-                        true => Err(interrupted(&self.folder)),
-                        false => made(item, self.schema, work(item)),
-                    };
-                    ended.fetch_or(outcome.is_err(), Ordering::Relaxed);
-                    if send.send((at, outcome)).is_err() {
-                        break;
-                    }
-                };
-                let spawned =
-                    std::thread::Builder::new().name("anyid-data".into()).spawn_scoped(scope, job);
-                match spawned {
-                    Ok(_) => started += 1,
-                    Err(cause) if started == 0 => {
-                        return Err(Error::threads(self.threads, 0, cause));
-                    }
-                    // Fewer threads take longer and make the same.
-                    Err(_) => break,
-                }
+    /// The first files that could not be used, with what was wrong.
+    fn failed(&self, most: usize) -> Result<Vec<String>> {
+        let mut named = Vec::new();
+        for line in Lines::open(&self.path("jsonl"))? {
+            let Ok(value) = serde_json::from_str::<Value>(&line?) else { continue };
+            let Ok(own) = serde_json::from_value::<Failure>(value["error"].clone()) else {
+                continue;
+            };
+            let media = value["media"].as_str().unwrap_or_default();
+            named.push(format!("{media}: {} ({})", own.message, own.code));
+            if named.len() == most {
+                break;
             }
-            drop(send);
-            let mut waiting: Vec<Option<Made>> = items.iter().map(|_| None).collect();
-            let mut written = 0;
-            for (at, outcome) in receive {
-                match outcome {
-                    Ok(made) => waiting[at] = Some(made),
-                    Err(fault) => {
-                        let mut first = first_fault.lock().unwrap_or_else(|e| e.into_inner());
-                        first.get_or_insert(fault);
-                        continue;
-                    }
-                }
-                while let Some(made) = waiting.get_mut(written).and_then(Option::take) {
-                    if let Err(fault) = take(&items[written], made) {
-                        ended.store(true, Ordering::Relaxed);
-                        return Err(fault);
-                    }
-                    written += 1;
-                }
-            }
-            Ok(())
-        })?;
-        let fault = first_fault.into_inner().unwrap_or_else(|e| e.into_inner());
-        fault.map_or(Ok(()), Err)
+        }
+        Ok(named)
     }
 }
 
-fn interrupted(folder: &Path) -> Error {
+/// The error of a program that was interrupted while it filled a folder.
+pub(crate) fn interrupted(folder: &Path) -> Error {
     Error::new(Kind::Interrupted, "E1013", "the program was interrupted")
         .at(folder.display())
         .help("the same command goes on where it was")
@@ -322,59 +239,6 @@ pub(super) fn read_done(path: &Path) -> Result<Option<Done>> {
             .at(path.display())
             .help("make the part again with --redo")
     })
-}
-
-/// The file of video that a line is about.
-pub(super) fn media_of(line: &str) -> Option<String> {
-    let value: Value = serde_json::from_str(line).ok()?;
-    value.get("media")?.as_str().map(str::to_owned)
-}
-
-/// The items that the lines of a file are about. Lines with an error are left out.
-///
-/// # Errors
-/// E0911; the items may be E1202.
-pub fn items(path: &Path) -> Result<impl Iterator<Item = Result<Item>> + use<>> {
-    let mut lines = crate::lines::Lines::open(path)?;
-    let mut ahead: Option<(String, String)> = None;
-    let mut before = String::new();
-    Ok(std::iter::from_fn(move || {
-        let mut item: Option<Item> = None;
-        loop {
-            let next = match ahead.take() {
-                Some(next) => next,
-                None => match head(&mut lines) {
-                    Ok(Some(next)) => next,
-                    Ok(None) => return item.map(Ok),
-                    Err(fault) => return Some(Err(fault)),
-                },
-            };
-            let (media, line) = next;
-            let failed =
-                serde_json::from_str::<Value>(&line).is_ok_and(|v| v.get("error").is_some());
-            match &mut item {
-                Some(item) if item.media == media => {
-                    if !failed {
-                        item.lines.push(line);
-                    }
-                }
-                Some(_) => {
-                    ahead = Some((media, line));
-                    return item.map(Ok);
-                }
-                None if failed => {}
-                None => {
-                    if media <= before && !before.is_empty() {
-                        return Some(Err(lines.fault(format!(
-                            "lines are not in the order of their files: {media} stands behind {before}"
-                        ))));
-                    }
-                    before.clone_from(&media);
-                    item = Some(Item { media, lines: vec![line] });
-                }
-            }
-        }
-    }))
 }
 
 /// A hash of settings.
@@ -501,6 +365,8 @@ pub(super) mod tests {
         let failing = |_: &Item| Err(Error::input("E0804", "no video"));
         let fault = own.run(&mut all().into_iter().map(Ok), &failing, &mut |_| {}).unwrap_err();
         assert_eq!(fault.code(), "E1206");
+        let named = fault.message().matches(".mp4: no video (E0804)").count();
+        assert!(named == 3 && fault.message().ends_with(" more"), "{fault}");
         let into = folder.path().join("out.jsonl");
         let stage = folder.path().join("stage");
         let fault = merge(&stage, &into).unwrap_err();
@@ -512,19 +378,5 @@ pub(super) mod tests {
         std::fs::write(stage.join("part-00000-of-00001.done"), "no").unwrap();
         std::fs::remove_file(own.path("done")).unwrap();
         assert_eq!(merge(&stage, &into).unwrap_err().code(), "E1205");
-    }
-
-    #[test]
-    fn items_are_the_lines_of_one_file_without_those_that_failed() {
-        let folder = TempFolder::new("items");
-        let text = "{\"media\":\"a\",\"n\":1}\n{\"media\":\"a\",\"n\":2}\n{\"media\":\"b\",\"error\":{}}\n{\"media\":\"c\"}\n";
-        let path = folder.write("x.jsonl", text);
-        let read: Vec<Item> = items(&path).unwrap().collect::<Result<_>>().unwrap();
-        let names: Vec<(&str, usize)> =
-            read.iter().map(|item| (item.media.as_str(), item.lines.len())).collect();
-        assert_eq!(names, [("a", 2), ("c", 1)]);
-        let path = folder.write("x.jsonl", "{\"media\":\"b\"}\n{\"media\":\"a\"}\n");
-        let fault = items(&path).unwrap().collect::<Result<Vec<Item>>>().unwrap_err();
-        assert_eq!(fault.code(), "E1202");
     }
 }

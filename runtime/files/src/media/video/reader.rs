@@ -4,11 +4,12 @@ use super::runs::Run;
 use super::stream::Stream;
 use super::units::{KEY_SLICE, SEQUENCE_SET, to_start_codes, units};
 use crate::error::{Error, Result};
-use crate::media::color::{Encoding, Planes, yuv420_to_rgb};
+use crate::media::color::{Planes, yuv420_picked, yuv420_to_rgb};
+use crate::media::decoded::{DecodedFrame, Uncoloured};
 use crate::media::h264::{SequenceParameters, codec_room, no_codec_memory};
 use crate::media::mp4::{Sample, Shown, Timeline, Track};
 use crate::media::standardise::{StandardiseOptions, standardise};
-use crate::media::{MediaKind, ReadOptions, RgbFrame, SourceInfo, TimedFrame, Visit, guard};
+use crate::media::{MediaKind, ReadOptions, RgbFrame, SourceInfo, VisitDecoded, guard};
 use openh264::OpenH264API;
 use openh264::decoder::{DecodedYUV, Decoder, DecoderConfig, Flush};
 use openh264::formats::YUVSource;
@@ -77,10 +78,11 @@ impl Mp4Reader {
     ///
     /// # Errors
     /// `E0810` at the first frame that cannot be decoded, `E0812`, and what `visit` returns.
+    /// Colours are made in the visit.
     pub(in crate::media) fn visit(
         mut self,
         options: &ReadOptions,
-        visit: Visit<'_>,
+        visit: VisitDecoded<'_>,
     ) -> Result<SourceInfo> {
         let mut output = Output { shown: 0, size: None, fitted: false };
         let mut flow = Flow::Continue;
@@ -175,16 +177,16 @@ impl Source<'_> {
                 let what = format!("frame {index} (from 0) of {count} is not valid H.264");
                 return Err(self.failed(what));
             }
-            let encoding = stream.encoding;
-            let frame = guard(self.path, &format!("frame {index} of {count}"), || {
-                decoder.decode(&packet).map(|yuv| yuv.map(|yuv| to_rgb(&yuv, encoding)))
+            let (decoder, packet) = (&mut decoder, &packet);
+            let frame = guard(self.path, &format!("frame {index} of {count}"), move || {
+                decoder.decode(packet)
             })?
             .map_err(|e| {
                 let what = format!("frame {index} (from 0) of {count} cannot be decoded");
                 self.failed(what).caused_by(e)
             })?;
             if let Some(frame) = frame
-                && screen.take(frame, &stream)? == Flow::Stop
+                && screen.take(&frame, &stream)? == Flow::Stop
             {
                 return Ok(Flow::Stop);
             }
@@ -237,13 +239,9 @@ impl Source<'_> {
         stream: &Stream,
         screen: &mut Screen<'_, '_>,
     ) -> Result<Flow> {
-        let encoding = stream.encoding;
-        let rest = guard(self.path, "the last frames", || {
-            let rest = decoder.flush_remaining();
-            rest.map(|all| all.iter().map(|yuv| to_rgb(yuv, encoding)).collect::<Vec<_>>())
-        })?
-        .map_err(|e| self.failed("the last frames cannot be decoded".to_string()).caused_by(e))?;
-        for frame in rest {
+        let rest = guard(self.path, "the last frames", move || decoder.flush_remaining())?;
+        let failed = "the last frames cannot be decoded";
+        for frame in &rest.map_err(|e| self.failed(failed.to_string()).caused_by(e))? {
             if screen.take(frame, stream)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
@@ -291,11 +289,11 @@ struct Screen<'a, 'v> {
     shown: &'a [Shown],
     output: &'a mut Output,
     options: &'a ReadOptions,
-    visit: Visit<'v>,
+    visit: VisitDecoded<'v>,
 }
 
 impl Screen<'_, '_> {
-    fn take(&mut self, frame: Option<RgbFrame>, stream: &Stream) -> Result<Flow> {
+    fn take(&mut self, yuv: &DecodedYUV<'_>, stream: &Stream) -> Result<Flow> {
         let sample = self.order.get(self.next).copied();
         self.next += 1;
         let Some((shown, rest)) = self.shown.split_first() else { return Ok(Flow::Continue) };
@@ -303,37 +301,73 @@ impl Screen<'_, '_> {
             return Ok(Flow::Continue);
         }
         self.shown = rest;
-        let index = self.output.shown;
-        let Some(frame) = frame else {
-            return Err(Error::input("E0810", format!("frame {index} (from 0) is incomplete"))
-                .at(self.path.display())
-                .help("the file is damaged there; export it again"));
-        };
+        let stored = yuv.dimensions();
         let limits = &self.options.limits;
-        limits.check(self.path, frame.width as u64, frame.height as u64, 3)?;
-        let (width, height) = stream.display.size(frame.width, frame.height);
+        limits.check(self.path, stored.0 as u64, stored.1 as u64, 3)?;
+        let (width, height) = stream.display.size(stored.0, stored.1);
         limits.check(self.path, width as u64, height as u64, 3)?;
-        let mut image = stream.display.show(frame);
         let size = *self.output.size.get_or_insert((width, height));
-        if size != (width, height) {
-            image = standardise(&image, &StandardiseOptions::new(size.0, size.1))?;
-            self.output.fitted = true;
-        }
+        let fitted = (size != (width, height)).then_some(size);
+        self.output.fitted |= fitted.is_some();
+        let picture = Picture { path: self.path, index: self.output.shown, yuv, stream, fitted };
         let seconds = |ticks: i64| ticks as f64 / f64::from(self.timescale);
-        let (time, duration) = (seconds(shown.time), seconds(shown.duration));
+        let times = [seconds(shown.time), seconds(shown.duration)];
         self.output.shown += 1;
-        Ok(match (self.visit)(TimedFrame { image, time, duration })? {
+        Ok(match (self.visit)(DecodedFrame::later(times, size.into(), &picture))? {
             ControlFlow::Continue(()) => Flow::Continue,
             ControlFlow::Break(()) => Flow::Stop,
         })
     }
 }
 
-/// None when the decoder's planes are shorter than its picture.
-fn to_rgb(yuv: &DecodedYUV<'_>, encoding: Encoding) -> Option<RgbFrame> {
-    let (width, height) = yuv.dimensions();
-    let (stride, chroma_stride, _) = yuv.strides();
-    let planes = Planes { y: yuv.y(), u: yuv.u(), v: yuv.v(), stride, chroma_stride };
-    let data = yuv420_to_rgb(planes, width, height, encoding)?;
-    Some(RgbFrame { width, height, data })
+/// A frame as the decoder gives it.
+struct Picture<'p> {
+    path: &'p Path,
+    /// Which frame of those that are shown.
+    index: usize,
+    yuv: &'p DecodedYUV<'p>,
+    stream: &'p Stream,
+    /// The size that it is brought to, where that is another one.
+    fitted: Option<(usize, usize)>,
+}
+
+impl Picture<'_> {
+    fn planes(&self) -> Planes<'_> {
+        let (stride, chroma_stride, _) = self.yuv.strides();
+        let (y, u, v) = (self.yuv.y(), self.yuv.u(), self.yuv.v());
+        Planes { y, u, v, stride, chroma_stride }
+    }
+
+    /// A picture of such bytes; none of them where the planes are shorter than it.
+    fn whole(&self, width: usize, height: usize, data: Option<Vec<u8>>) -> Result<RgbFrame> {
+        let Some(data) = data else {
+            let what = format!("frame {} (from 0) is incomplete", self.index);
+            return Err(Error::input("E0810", what)
+                .at(self.path.display())
+                .help("the file is damaged there; export it again"));
+        };
+        Ok(RgbFrame { width, height, data })
+    }
+}
+
+impl Uncoloured for Picture<'_> {
+    fn image(&self) -> Result<RgbFrame> {
+        let (width, height) = self.yuv.dimensions();
+        let data = yuv420_to_rgb(self.planes(), width, height, self.stream.encoding);
+        let image = self.stream.display.show(self.whole(width, height, data)?);
+        match self.fitted {
+            Some((width, height)) => standardise(&image, &StandardiseOptions::new(width, height)),
+            None => Ok(image),
+        }
+    }
+
+    fn picked(&self, columns: &[usize], rows: &[usize]) -> Result<Option<RgbFrame>> {
+        let (width, _) = self.yuv.dimensions();
+        if self.fitted.is_some() || !self.stream.display.is_plain(width) {
+            return Ok(None);
+        }
+        let encoding = self.stream.encoding;
+        let data = yuv420_picked(self.planes(), width, columns, rows, encoding);
+        self.whole(columns.len(), rows.len(), data).map(Some)
+    }
 }

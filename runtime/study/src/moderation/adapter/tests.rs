@@ -2,10 +2,7 @@
 
 use super::*;
 use crate::testing::TempFolder;
-use tiny::{head, means};
-
-#[path = "../../../tests/tiny_onnx/mod.rs"]
-mod tiny;
+use crate::tiny_onnx::{head, means};
 
 /// A picture of one colour.
 fn plain(colour: [u8; 3]) -> RgbFrame {

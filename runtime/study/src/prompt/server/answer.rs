@@ -17,7 +17,28 @@ pub enum Question {
     Invent,
     /// A prompt in few words.
     Simplify,
+    /// The sentences of a prompt under the elements that they are about.
+    Parse,
+    /// Whether a video may be made of texts.
+    Moderate,
 }
+
+/// What texts may be refused or warned of for.
+pub const CATEGORIES: [&str; 11] = [
+    "minor_sexual",
+    "sexual_real_person",
+    "violence_graphic",
+    "hate",
+    "self_harm",
+    "deception",
+    "named_person",
+    "weapon",
+    "drugs",
+    "brand",
+    "custom",
+];
+/// What may be decided about texts, from the mildest to the strictest.
+pub const DECISIONS: [&str; 3] = ["allow", "warn", "block"];
 
 /// Most words of a prompt in few words: what some text encoders take.
 const FEW_WORDS: usize = 60;
@@ -40,6 +61,8 @@ impl Question {
             Self::Several(_) => "compare.batch",
             Self::Invent => "invent",
             Self::Simplify => "simplify",
+            Self::Parse => "parse",
+            Self::Moderate => "moderate",
         }
     }
 
@@ -47,7 +70,7 @@ impl Question {
     pub fn temperature(self) -> f64 {
         match self {
             Self::Describe | Self::Simplify => 0.2,
-            Self::Compare | Self::Several(_) => 0.0,
+            Self::Compare | Self::Several(_) | Self::Parse | Self::Moderate => 0.0,
             Self::Invent => 0.8,
         }
     }
@@ -56,9 +79,9 @@ impl Question {
     pub fn room(self) -> u64 {
         match self {
             Self::Describe | Self::Invent => 1200,
-            Self::Compare => 800,
+            Self::Compare | Self::Parse => 800,
             Self::Several(count) => 400 + 400 * count as u64,
-            Self::Simplify => 300,
+            Self::Simplify | Self::Moderate => 300,
         }
     }
 
@@ -81,7 +104,19 @@ impl Question {
                 return one("pairs", json!({"type": "array", "items": items}));
             }
             Self::Simplify => return one("prompt", json!({"type": "string"})),
-            Self::Describe | Self::Compare | Self::Invent => {}
+            Self::Moderate => {
+                let words = |words: &[&str]| json!({"type": "string", "enum": words});
+                return object(Map::from_iter([
+                    // The reason first, so that the decision follows from it.
+                    ("reason".to_owned(), json!({"type": "string"})),
+                    (
+                        "categories".to_owned(),
+                        json!({"type": "array", "items": words(&CATEGORIES)}),
+                    ),
+                    ("decision".to_owned(), words(&DECISIONS)),
+                ]));
+            }
+            Self::Describe | Self::Compare | Self::Invent | Self::Parse => {}
         }
         let mut properties = Map::new();
         for element in Element::ALL {
@@ -123,6 +158,8 @@ impl Question {
             Self::Several(count) => several(object, count),
             Self::Invent => invented(object),
             Self::Simplify => simplified(object),
+            Self::Parse => sorted(object),
+            Self::Moderate => moderated(object),
         }
     }
 }
@@ -192,6 +229,19 @@ fn invented(object: &Map<String, Value>) -> Result<Answered, String> {
     Ok(Answered { value, warnings: unknown(object, &[]) })
 }
 
+/// Texts of which some may be empty, but not all.
+fn sorted(object: &Map<String, Value>) -> Result<Answered, String> {
+    let mut elements = Elements::default();
+    for (element, value) in Element::ALL.into_iter().zip(by_element(object)?) {
+        let text = value.as_str().ok_or_else(|| format!("\"{}\" is not text", element.name()))?;
+        elements.set(element, text.trim());
+    }
+    if elements == Elements::default() {
+        return Err("all elements are empty".to_owned());
+    }
+    Ok(Answered { value: json!({"elements": elements}), warnings: unknown(object, &[]) })
+}
+
 fn several(object: &Map<String, Value>, count: usize) -> Result<Answered, String> {
     let list = object.get("pairs").and_then(Value::as_array).ok_or("missing: pairs")?;
     if list.len() != count {
@@ -217,6 +267,21 @@ fn simplified(object: &Map<String, Value>) -> Result<Answered, String> {
         return Err(format!("\"prompt\" has {count} words, expected 1 to {FEW_WORDS}"));
     }
     Ok(Answered { value: json!({"prompt": text}), warnings: unknown(object, &["prompt"]) })
+}
+
+fn moderated(object: &Map<String, Value>) -> Result<Answered, String> {
+    let text = |key: &str| object.get(key).and_then(Value::as_str).map_or("", str::trim);
+    let decision = text("decision");
+    if !DECISIONS.contains(&decision) {
+        return Err(format!("\"decision\" is one of {}", DECISIONS.join(", ")));
+    }
+    let list = object.get("categories").and_then(Value::as_array).ok_or("missing: categories")?;
+    let names: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+    if names.len() != list.len() || names.iter().any(|name| !CATEGORIES.contains(name)) {
+        return Err(format!("\"categories\" is a list of {}", CATEGORIES.join(", ")));
+    }
+    let value = json!({"decision": decision, "categories": names, "reason": text("reason")});
+    Ok(Answered { value, warnings: unknown(object, &["decision", "categories", "reason"]) })
 }
 
 fn described(object: &Map<String, Value>) -> Result<Answered, String> {
@@ -347,9 +412,28 @@ mod tests {
     }
 
     #[test]
+    fn decisions_about_texts_are_of_known_words() {
+        let read = |value: Value| Question::Moderate.read(&value.to_string());
+        let own = json!({"reason": " so ", "categories": ["hate"], "decision": "block"});
+        let found = read(own.clone()).unwrap().value;
+        assert_eq!(found, json!({"decision": "block", "categories": ["hate"], "reason": "so"}));
+        for (key, value, what) in [
+            ("decision", json!("refuse"), "\"decision\" is one of"),
+            ("decision", Value::Null, "\"decision\" is one of"),
+            ("categories", json!(["spam"]), "is a list of"),
+            ("categories", json!([1]), "is a list of"),
+            ("categories", json!("hate"), "missing: categories"),
+        ] {
+            let mut other = own.clone();
+            other[key] = value;
+            assert!(read(other).unwrap_err().contains(what), "{key}");
+        }
+    }
+
+    #[test]
     fn schemas_have_the_words_of_strict_modes_alone() {
-        use Question::{Compare, Describe, Invent, Several, Simplify};
-        for question in [Describe, Compare, Several(3), Invent, Simplify] {
+        use Question::{Compare, Describe, Invent, Moderate, Parse, Several, Simplify};
+        for question in [Describe, Compare, Several(3), Invent, Simplify, Parse, Moderate] {
             let text = question.schema().to_string();
             for word in ["minimum", "maximum", "minLength", "pattern"] {
                 assert!(!text.contains(word));

@@ -79,6 +79,28 @@ impl Costs {
     }
 }
 
+impl Costs {
+    /// Those of two servers together; money that one of them does not know is not known.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let mut faults = self.faults.clone();
+        for (kind, count) in &other.faults {
+            *faults.entry(kind.clone()).or_default() += count;
+        }
+        Self {
+            calls: self.calls + other.calls,
+            hits: self.hits + other.hits,
+            tokens_in: self.tokens_in + other.tokens_in,
+            tokens_out: self.tokens_out + other.tokens_out,
+            tokens_cached: self.tokens_cached + other.tokens_cached,
+            tokens_thought: self.tokens_thought + other.tokens_thought,
+            money: self.money.zip(other.money).map(|(own, other)| own + other),
+            seconds: self.seconds + other.seconds,
+            faults,
+        }
+    }
+}
+
 struct State {
     answer: Answer,
     /// When the next request may go out.
@@ -98,6 +120,7 @@ pub struct Server {
     transport: Option<Transport>,
     cache: Cache,
     most_cost: Option<f64>,
+    tries: u32,
     sleep: Box<dyn Fn(Duration) + Send + Sync>,
     state: Mutex<State>,
 }
@@ -178,9 +201,12 @@ impl Server {
         let secure = profile.base_url.starts_with("https://");
         let plain = profile.base_url.starts_with("http://");
         if !secure && !(plain && (insecure || is_loopback(&profile.base_url))) {
-            return Err(Error::input("E1231", "pictures of people would go out unencrypted")
-                .at(&profile.base_url)
-                .help("use https, or --insecure-http in a network that you trust"));
+            return Err(Error::input(
+                "E1231",
+                "pictures of people, or texts about them, would go out unencrypted",
+            )
+            .at(&profile.base_url)
+            .help("use https, or --insecure-http in a network that you trust"));
         }
         let here = is_loopback(&profile.base_url);
         let (key, transport) = match mode {
@@ -197,6 +223,7 @@ impl Server {
             transport,
             cache: Cache::new(cache, mode),
             most_cost,
+            tries: TRIES,
             sleep: Box::new(std::thread::sleep),
             state: Mutex::new(State {
                 answer: profile.response_format,
@@ -213,6 +240,13 @@ impl Server {
     #[must_use]
     pub fn sleeping(mut self, sleep: impl Fn(Duration) + Send + Sync + 'static) -> Self {
         self.sleep = Box::new(sleep);
+        self
+    }
+
+    /// Tries so many times where a fault may pass, instead of six.
+    #[must_use]
+    pub fn trying(mut self, tries: u32) -> Self {
+        self.tries = tries;
         self
     }
 
@@ -414,7 +448,7 @@ impl Server {
                 state.failures
             };
             tries += 1;
-            if tries >= TRIES || failures >= IN_A_ROW {
+            if tries >= self.tries || failures >= IN_A_ROW {
                 return Err(Error::input("E1233", self.without_key(&format!("no answer: {what}")))
                     .at(&self.profile.base_url)
                     .help("see whether the server runs; what is answered is kept, so start again later"));

@@ -331,7 +331,7 @@ pub fn compare(job: &Job, server: &Server) -> Result<Told> {
         let line: Value = json!({
             "schema": schema::PAIR, "ref": reference, "target": target, "scores": value["scores"],
             "reasons": value["reasons"], "prompt": found.as_ref().map_or("", |f| &f.prompt),
-            "kept": kept, "gamma": gamma,
+            "kept": kept, "gamma": gamma, "model": server.model(),
         });
         told.lines += 1;
         file.append(format!("{line}\n").as_bytes())

@@ -5,6 +5,7 @@ use super::client::{Costs, Server};
 use anyid_files::Result;
 use anyid_files::output::AtomicFile;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Stages that ask servers.
@@ -18,6 +19,13 @@ fn path(out: &Path, stage: &str) -> PathBuf {
 pub fn read(out: &Path, stage: &str) -> Vec<Value> {
     let bytes = std::fs::read(path(out, stage)).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+/// What each stage that asked has cost.
+pub fn of(out: &Path) -> BTreeMap<String, Value> {
+    let all = STAGES.map(|stage| (stage.to_owned(), read(out, stage)));
+    let asked = all.into_iter().filter(|(_, costs)| !costs.is_empty());
+    asked.map(|(stage, costs)| (stage, costs.into())).collect()
 }
 
 /// The sum of two objects of numbers; what is unknown in one of them is unknown.

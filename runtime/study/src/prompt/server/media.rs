@@ -4,12 +4,14 @@
 use super::DESCRIBE;
 use super::answer::Question;
 use super::ask::{Ask, Part};
+use crate::materialize::Part as Cutout;
 use crate::picture::Plane;
 use crate::prompt::profile::{MediaMode, Profile};
 use crate::records::Clip;
 use anyid_files::media::writer::{VideoWriter, WriterOptions};
 use anyid_files::media::{ReadOptions, RgbFrame, visit_frames};
 use anyid_files::{Error, Result, error};
+use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -116,6 +118,40 @@ pub fn about_clip(root: &Path, clip: &Clip, profile: &Profile) -> Result<Ask> {
             }
         }
     }
+}
+
+/// How many pictures are sent of a part.
+pub fn pictures_of(part: &Value, profile: &Profile) -> usize {
+    let frames = if part["form"] == "video" { part["frames"].as_u64().unwrap_or(1) } else { 1 };
+    profile.max_images.clamp(1, MOST_FRAMES).min(usize::try_from(frames).unwrap_or(MOST_FRAMES))
+}
+
+/// What is asked about the part of a clip that a sample shows, none where its line is not whole: one
+/// picture, or frames spread evenly.
+///
+/// # Errors
+/// Those of decoding.
+pub fn about_part(root: &Path, part: &Value, profile: &Profile) -> Result<Option<Ask>> {
+    let Some(part) = Cutout::of(part, None) else { return Ok(None) };
+    let frames = part.frames(root)?;
+    let mut user = Vec::new();
+    if part.still {
+        user.push(Part::Text("Picture. Pronoun hint: none.".to_owned()));
+        user.push(Part::Picture(jpeg(&shrunk(&frames[0], PICTURE_SIDE), QUALITY[1])?));
+    } else {
+        let seconds = frames.len() as f64 / part.fps;
+        user.push(Part::Text(format!("Clip of {seconds:.2} s. Pronoun hint: none.")));
+        let count = profile.max_images.clamp(1, MOST_FRAMES).min(frames.len());
+        for number in 0..count {
+            let at = (2 * number + 1) * frames.len() / (2 * count);
+            let time = at as f64 / part.fps;
+            let text = format!("Frame {} of {count}, t = {time:.2} s", number + 1);
+            user.push(Part::Text(text));
+            user.push(Part::Picture(jpeg(&shrunk(&frames[at], FRAME_SIDE), QUALITY[0])?));
+        }
+    }
+    user.push(Part::Text("Return the JSON object.".to_owned()));
+    Ok(Some(Ask::new(Question::Describe, DESCRIBE, user)))
 }
 
 /// What is looked at of a clip.

@@ -6,9 +6,12 @@ pub mod ask;
 pub mod client;
 pub mod compare;
 pub mod costs;
+pub mod exact;
 pub mod examples;
 pub mod media;
+pub mod moderate;
 mod retry;
+pub mod sort;
 mod transport;
 
 use crate::prompt::benchmark::{Entry, plans};
