@@ -255,8 +255,8 @@ const FLAGS: [(&str, &[&str]); 11] = [
     ("--signer", &["--signer local"]),
 ];
 
-/// All other flags of `generate`. Whoever adds one thinks of what it does to a locked policy: whether
-/// anything can be made past it, or marked, kept or told in another way.
+/// All other flags of `generate`. Whoever adds one thinks of what it does to a locked policy:
+/// whether anything can be made past it, or marked, kept or told in another way.
 const UNCONCERNED: &str = "--ref --first-frame --prompt --negative-prompt --output --force --format --codec \
     --quality --pix-format --model --transformer --text-encoder --vae --tokenizer --lora --allow-unmatched \
     --allow-mismatch --size --frames --fps --steps --sigmas --shift --guidance --guidance-interval --cache \

@@ -1,5 +1,5 @@
-//! Models of the user's among the safeguards: a language model that looks at texts, networks that compare
-//! faces with enrolled ones, and networks that mark frames. A program without them says so.
+//! Models of the user's among the safeguards: a language model that looks at texts, networks that
+//! compare faces with enrolled ones, and networks that mark frames. A program without them says so.
 
 mod common;
 #[path = "../../runtime/study/tests/support/scripted.rs"]
@@ -24,8 +24,8 @@ fn last_record(folder: &Folder) -> Value {
     shown["records"][0].clone()
 }
 
-/// A model that refuses floods, warns of speeches, gives no sound answer about riddles, and has no key for
-/// locks.
+/// A model that refuses floods, warns of speeches, gives no sound answer about riddles, and has no
+/// key for locks.
 fn model() -> Scripted {
     Scripted::answer(|_, body| {
         let text = body["messages"].to_string();
@@ -130,8 +130,8 @@ fn a_language_model_refuses_more_and_allows_nothing() {
     assert!(!folder.path("i.gif").exists());
 }
 
-/// A picture of 320 x 240 pixels of which `change` changes a plain one, in which the tiny detector finds one
-/// face.
+/// A picture of 320 x 240 pixels of which `change` changes a plain one, in which the tiny detector
+/// finds one face.
 fn picture(folder: &Folder, name: &str, change: impl Fn(usize, usize, [u8; 3]) -> [u8; 3]) {
     let (width, height) = (320, 240);
     let pixel = |at: usize| {

@@ -1,4 +1,5 @@
-//! The safeguards of a run, in order: texts, consent, references, a language model, frames, mark, record.
+//! The safeguards of a run, in order: texts, consent, references, a language model, frames, mark,
+//! record.
 //!
 //! [`Safeguards::open`] reads what a policy names. A request is checked before anything is computed
 //! ([`Safeguards::check_text`], [`Safeguards::check_references`]), frames are marked as they are
@@ -93,8 +94,8 @@ pub enum FrameMarker {
 }
 
 impl MarkAs {
-    /// What marks frames; patterns on several threads, of which a piece that is decoded, having few frames,
-    /// needs few.
+    /// What marks frames; patterns on several threads, of which a piece that is decoded, having few
+    /// frames, needs few.
     pub fn marker(&self) -> FrameMarker {
         match &self.kind {
             MarkKind::Tile(key, strength) => {
@@ -220,11 +221,11 @@ impl Safeguards {
     /// unless the policy says another place, and of the key of this installation.
     ///
     /// # Errors
-    /// E1102 rules or settings of models are refused, E1209 this program runs none of them, E1116 the networks of
-    /// the watermark are missing, E1106 a consent record is damaged, E1107 a key cannot be used, E1108 the
-    /// audit log is damaged, E1110 frames must be checked and cannot be, E1113 and E1208 a model is not what
-    /// it should be, E1111 a signer does not sign,
-    /// E1112 results must be signed and cannot be.
+    /// E1102 rules or settings of models are refused, E1209 this program runs none of them, E1116
+    /// the networks of the watermark are missing, E1106 a consent record is damaged, E1107 a key
+    /// cannot be used, E1108 the audit log is damaged, E1110 frames must be checked and cannot be,
+    /// E1113 and E1208 a model is not what it should be, E1111 a signer does not sign, E1112
+    /// results must be signed and cannot be.
     pub fn open(policy: Policy, state: Option<PathBuf>, scope: Scope) -> Result<Self> {
         let text = rules_of(&policy)?;
         let generates = scope == Scope::Generate;
@@ -301,8 +302,8 @@ impl Safeguards {
         Ok(Checked { verdict, warnings, ..Checked::default() })
     }
 
-    /// Has a language model look at the texts of a request, if the policy names one. What it finds comes to
-    /// what rules have found, and takes nothing away.
+    /// Has a language model look at the texts of a request, if the policy names one. What it finds
+    /// comes to what rules have found, and takes nothing away.
     ///
     /// # Errors
     /// E1101 it blocks them, E1115 it gives no answer and the policy demands one.

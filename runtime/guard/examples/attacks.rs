@@ -1,11 +1,12 @@
 //! Measures what the watermark survives: the table of `watermark.md` §3, with the example's own clips.
 //!
 //! `cargo run --release -p anyid-guard --example attacks -- [CLIPS [BLANK [PICTURE…]]]` marks CLIPS
-//! clips (20) of 1280x704 pixels and 24 frames, of which every third walks over one of the pictures,
-//! puts each through every attack, and looks for the mark. Then it looks for marks in BLANK clips
-//! (1,000) that have none or one of another key. The attacks with x264 need an `ffmpeg` that has it; with
-//! `ATTACKS=WORDS` in the environment, only those are made whose name holds the words. With `AFFINE` in it,
-//! rotations and aspect ratios are looked for in the clips without a mark too.
+//! clips (20) of 1280x704 pixels and 24 frames, of which every third walks over one of the
+//! pictures, puts each through every attack, and looks for the mark. Then it looks for marks in
+//! BLANK clips (1,000) that have none or one of another key. The attacks with x264 need an `ffmpeg`
+//! that has it; with `ATTACKS=WORDS` in the environment, only those are made whose name holds the
+//! words. With `AFFINE` in it, rotations and aspect ratios are looked for in the clips without a
+//! mark too.
 
 #[path = "../tests/scenes/mod.rs"]
 mod scenes;

@@ -1,9 +1,10 @@
 //! Consent records: who agreed to what is made of which pictures, signed by whoever keeps the form.
 //!
-//! A record names a person by a pseudonym and pictures by their SHA-256. It is valid if it is signed
-//! by its issuer, in force today, not revoked, and for the use in question. Records say that somebody
-//! vouches; they prove nothing about the pictures. Records of faces cover new pictures of the same person;
-//! the networks that compare them are the user's, and are run elsewhere ([`Records::faces`]).
+//! A record names a person by a pseudonym and pictures by their SHA-256. It is valid if it is
+//! signed by its issuer, in force today, not revoked, and for the use in question. Records say that
+//! somebody vouches; they prove nothing about the pictures. Records of faces cover new pictures of
+//! the same person; the networks that compare them are the user's, and are run elsewhere
+//! ([`Records::faces`]).
 
 use crate::signature::{SecretKey, is_signed};
 use crate::time::is_date;

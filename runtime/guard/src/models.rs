@@ -1,8 +1,8 @@
-//! What a policy says of models of the user's beyond those that look at frames: a language model that looks at texts,
-//! and the two that compare faces with enrolled ones.
+//! What a policy says of models of the user's beyond those that look at frames: a language model
+//! that looks at texts, and the two that compare faces with enrolled ones.
 //!
-//! Here are only the settings, so that policies mean the same in programs that run none. What a server
-//! or a network is, is read where it is used.
+//! Here are only the settings, so that policies mean the same in programs that run none. What a
+//! server or a network is, is read where it is used.
 
 use anyid_files::error::{Error, Result, unreadable};
 use anyid_files::input;

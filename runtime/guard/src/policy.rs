@@ -37,7 +37,8 @@ pub enum Mark {
     VideoSeal,
 }
 
-/// Later ones are stricter, but for marks of another kind, which whoever looks for the one does not find.
+/// Later ones are stricter, but for marks of another kind, which whoever looks for the one does not
+/// find.
 impl PartialOrd for Mark {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         let rank = |mark: &Self| match mark {

@@ -127,7 +127,8 @@ pub struct Provenance {
     pub salt: Option<PathBuf>,
     /// Seconds that a program may take to sign.
     pub patience: u64,
-    /// Certificates (PEM) of authorities and signers that `verify` trusts; nobody is asked for if there is none.
+    /// Certificates (PEM) of authorities and signers that `verify` trusts; nobody is asked for if
+    /// there is none.
     pub trust: Vec<PathBuf>,
 }
 

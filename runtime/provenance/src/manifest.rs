@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 /// A result of a network, by the vocabulary of the IPTC.
 pub const SOURCE_TYPE: &str =
     "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia";
-/// How watermarks are called: patterns, and what networks of the user's put in. They are in no public list.
+/// How watermarks are called: patterns, and what networks of the user's put in. They are in no
+/// public list.
 pub const MARKS: [&str; 2] = ["org.anyid-rt.tile-ss.1", "org.anyid-rt.videoseal.1"];
 /// The assertion that says how a result was made.
 pub const RECIPE: &str = "org.anyid-rt.recipe";

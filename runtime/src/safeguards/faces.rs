@@ -1,8 +1,8 @@
 //! Records of consent that cover a face: new pictures of a person are compared with enrolled ones.
 //!
-//! Detector and recognition are networks of the user's, run on this machine. What they say of a face is
-//! held while files are compared and never written. A file is covered if each frame that is looked at
-//! shows exactly one face, and that face is like one of an enrolled picture.
+//! Detector and recognition are networks of the user's, run on this machine. What they say of a
+//! face is held while files are compared and never written. A file is covered if each frame that is
+//! looked at shows exactly one face, and that face is like one of an enrolled picture.
 
 use crate::error::{Error, Result};
 use anyid_files::checkpoint::hash_file;
@@ -36,8 +36,8 @@ impl Comparison {
     /// Opens the networks, and looks through the folders of enrolled pictures.
     ///
     /// # Errors
-    /// E1102 for settings that are none, E1209 where this program runs no networks, E1208 for another network,
-    /// E0911 for what cannot be read.
+    /// E1102 for settings that are none, E1209 where this program runs no networks, E1208 for
+    /// another network, E0911 for what cannot be read.
     pub(super) fn open(faces: &Faces) -> Result<Self> {
         let bad = |fault: String| {
             Error::input("E1102", format!("[consent.faces]: {fault}")).help(
@@ -51,7 +51,8 @@ impl Comparison {
         let Settings { detect, .. } = &settings;
         let engines =
             [detect.face.as_ref().map(|m| m.engine), detect.identity.as_ref().map(|m| m.engine)];
-        // Its library is found through the environment, where a lock could be left by another library.
+        // Its library is found through the environment, where a lock could be left by another
+        // library.
         if engines.contains(&Some(Engine::Ort)) {
             return Err(bad("networks that compare faces are run without ONNX Runtime".to_owned()));
         }

@@ -1,7 +1,7 @@
 //! A language model that looks at texts, behind the rules: the stricter of both decides.
 //!
-//! Only texts are sent. What happens without an answer is the policy's to say: the rules alone decide, or
-//! nothing is made.
+//! Only texts are sent. What happens without an answer is the policy's to say: the rules alone
+//! decide, or nothing is made.
 
 use crate::error::{Error, Result};
 use anyid_guard::models::{Llm, OnError};
@@ -29,8 +29,8 @@ impl Moderator {
     /// The model that a policy names; nothing is sent.
     ///
     /// # Errors
-    /// E1102 it describes no server, E1209 this program calls none, E1230, E1231 and E1239 as for other
-    /// servers.
+    /// E1102 it describes no server, E1209 this program calls none, E1230, E1231 and E1239 as for
+    /// other servers.
     pub(super) fn open(llm: &Llm) -> Result<Self> {
         let profile: Profile =
             serde_json::from_value(Value::Object(llm.server.clone())).map_err(|fault| {
@@ -81,7 +81,9 @@ impl Moderator {
 /// What a decision means among the findings of rules.
 fn found(told: Told) -> (&'static str, Option<Finding>) {
     let Told { decision, categories, reason } = told;
-    let (name, action) = match decision {
+    // What always blocks among rules does so here, whatever the model makes of it.
+    let always = categories.iter().any(|name| name == Category::MinorSexual.name());
+    let (name, action) = match if always { 2 } else { decision } {
         0 => return ("allow", None),
         1 => ("warn", Action::Warn),
         _ => ("block", Action::Block),
@@ -120,6 +122,8 @@ mod tests {
             (name, finding.category, finding.action),
             ("block", Category::Hate, Action::Block)
         );
+        let (name, finding) = found(told(0, &["minor_sexual"]));
+        assert_eq!((name, finding.unwrap().action), ("block", Action::Block));
         let (_, finding) = found(told(1, &[]));
         assert_eq!(finding.unwrap().category, Category::Custom);
     }

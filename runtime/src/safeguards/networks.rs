@@ -14,8 +14,8 @@ const EVERY: usize = 4;
 /// The networks that a policy names.
 ///
 /// # Errors
-/// E1116 it names none or its file is wrong, E1209 this program runs none, E0911 and E1208 for files that are not
-/// these networks.
+/// E1116 it names none or its file is wrong, E1209 this program runs none, E0911 and E1208 for
+/// files that are not these networks.
 pub fn of(policy: &Policy) -> Result<Networks> {
     let Some(path) = &policy.watermark_model else {
         let what = "frames have to be marked by networks, and none are named";

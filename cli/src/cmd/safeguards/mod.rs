@@ -52,8 +52,8 @@ pub struct SafeguardArgs {
     /// Do not look for rules in the prompt, except for the one that is always in force.
     #[arg(long, help_heading = "Safeguards")]
     pub no_text_filter: bool,
-    /// A server whose language model looks at the prompt too: a file (TOML) with the keys of [moderation.llm] of a
-    /// policy. It gets texts alone.
+    /// A server whose language model looks at the prompt too: a file (TOML) with the keys of
+    /// [moderation.llm] of a policy. It gets texts alone.
     #[arg(long, value_name = "PROFILE", help_heading = "Safeguards")]
     pub moderation_llm: Option<PathBuf>,
     /// Invisible watermark in results of 128x128 pixels and more [default: normal].

@@ -27,8 +27,8 @@ pub struct Verify {
     /// The key with which hashes of references were salted.
     #[arg(long, value_name = "FILE")]
     pub salt: Option<PathBuf>,
-    /// Certificates (PEM) of authorities and signers that are trusted [default: those of the policy, if it
-    /// names any].
+    /// Certificates (PEM) of authorities and signers that are trusted [default: those of the
+    /// policy, if it names any].
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub trust: Vec<PathBuf>,
     /// A private key of the watermark [default: the published one].

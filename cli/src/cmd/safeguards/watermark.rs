@@ -36,7 +36,8 @@ pub struct Detect {
     /// A private key [default: the published one].
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// Look for a mark by networks: a file (TOML) that names them, as `[watermark] model` of a policy does.
+    /// Look for a mark by networks: a file (TOML) that names them, as `[watermark] model` of a
+    /// policy does.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "fast", "search"])]
     pub videoseal: Option<PathBuf>,
     /// Look at the usual sizes only: as made, 1/2, 2/3, 3/4 and 3/2.
@@ -79,7 +80,8 @@ impl WatermarkVerb {
 /// Runs the verb and gives the exit code.
 ///
 /// # Errors
-/// E1107 for keys, E08xx for videos, E0802 for a folder without frames, those of [`look_by_networks`].
+/// E1107 for keys, E08xx for videos, E0802 for a folder without frames, those of
+/// [`look_by_networks`].
 pub fn run(verb: WatermarkVerb) -> std::result::Result<u8, Failure> {
     let args = match verb {
         WatermarkVerb::Key(args) => {

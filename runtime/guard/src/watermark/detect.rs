@@ -1,13 +1,14 @@
 //! Finds a mark in frames that may have been coded, cropped, scaled, mirrored or thinned out, without
 //! the frames that it was put into (`watermark.md` §2).
 //!
-//! The whitened difference from a blur is folded onto one tile at each scale of a list, and compared
-//! with the pattern that tiles are found by. Beyond the paper, the best scale is then refined, and the
-//! place of the tile is taken to a fraction of a pixel, because a wrong scale of half a percent
-//! smears the finest waves of a wide picture. A codec keeps most of the mark in key frames and moves what is
-//! left of it with the picture in others, so that one frame may show more than all together: the first,
-//! which is a key frame, and the best one are looked at alone as well. Small rotations and changed aspect
-//! ratios are looked for only if they are asked for ([`Search::Affine`], in `affine`); other warps are not.
+//! The whitened difference from a blur is folded onto one tile at each scale of a list, and
+//! compared with the pattern that tiles are found by. Beyond the paper, the best scale is then
+//! refined, and the place of the tile is taken to a fraction of a pixel, because a wrong scale of
+//! half a percent smears the finest waves of a wide picture. A codec keeps most of the mark in key
+//! frames and moves what is left of it with the picture in others, so that one frame may show more
+//! than all together: the first, which is a key frame, and the best one are looked at alone as
+//! well. Small rotations and changed aspect ratios are looked for only if they are asked for
+//! ([`Search::Affine`], in `affine`); other warps are not.
 
 mod affine;
 
@@ -32,8 +33,8 @@ pub enum Search {
     Full,
     /// 1, 1/2, 2/3, 3/4 and 3/2.
     Fast,
-    /// As [`Self::Full`], and if there is nothing, rotations up to 2° either way and aspect ratios that were
-    /// changed by up to a half.
+    /// As [`Self::Full`], and if there is nothing, rotations up to 2° either way and aspect ratios
+    /// that were changed by up to a half.
     Affine,
 }
 

@@ -1,8 +1,8 @@
 //! The message of a mark for networks that carry many bits: the 48 message bits over and over.
 //!
-//! Networks are trained to be read without a code, so that repeating is enough: values of the same bit
-//! are added up. A mark is taken for one if the checksum and the version are right and most of all bits
-//! agree with it.
+//! Networks are trained to be read without a code, so that repeating is enough: values of the same
+//! bit are added up. A mark is taken for one if the checksum and the version are right and most of
+//! all bits agree with it.
 
 use super::code::{MESSAGE_BITS, Payload};
 
@@ -10,8 +10,8 @@ use super::code::{MESSAGE_BITS, Payload};
 pub const REPEATED: usize = 256;
 /// The version that such marks carry.
 pub const VERSION: u8 = 3;
-/// Least share of bits that agree. Of random bits 69 % do, with a deviation of 2 %, because each message
-/// bit follows most of its five or six.
+/// Least share of bits that agree. Of random bits 69 % do, with a deviation of 2 %, because each
+/// message bit follows most of its five or six.
 const AGREEING: f64 = 0.8;
 
 /// What was read.

@@ -1,15 +1,16 @@
-//! Watermarks by networks of the user's, by the contract of VideoSeal (`safety.md`): an embedder that makes a
-//! difference for a picture and 256 bits, and a detector that gives the bits again.
+//! Watermarks by networks of the user's, by the contract of VideoSeal (`safety.md`): an embedder
+//! that makes a difference for a picture and 256 bits, and a detector that gives the bits again.
 //!
 //! | network | input | output |
 //! |---|---|---|
 //! | embedder | luma `[N,1,256,256]` from 0 to 1, bits `[N,256]` of 0 and 1 | difference `[N,1,256,256]` |
 //! | detector | RGB `[N,3,256,256]` from 0 to 1 | `[N,257]`, of which the first is dropped; a bit is 1 above 0 |
 //!
-//! Here is what needs no network: the settings, and how a difference is put into a frame. It is brought to
-//! the frame's size, weighted by how much each pixel hides (Wu, Shi, Lin and others, "Enhanced just
-//! noticeable difference model for images with pattern complexity", 2017, as VideoSeal has it) and added to
-//! red, green and blue alike. None of these networks comes with the program.
+//! Here is what needs no network: the settings, and how a difference is put into a frame. It is
+//! brought to the frame's size, weighted by how much each pixel hides (Wu, Shi, Lin and others,
+//! "Enhanced just noticeable difference model for images with pattern complexity", 2017, as
+//! VideoSeal has it) and added to red, green and blue alike. None of these networks comes with the
+//! program.
 
 #[cfg(feature = "curate")]
 mod networks;
@@ -53,7 +54,8 @@ pub struct Settings {
     /// Frames from one for which a difference is made to the next; those between have the same.
     #[serde(default = "usual_every")]
     pub every: usize,
-    /// Whether it is weighted by how much each pixel hides; else a difference of 1 is that from black to white.
+    /// Whether it is weighted by how much each pixel hides; else a difference of 1 is that from
+    /// black to white.
     #[serde(default = "yes")]
     pub masked: bool,
 }
@@ -120,7 +122,8 @@ impl Settings {
     }
 }
 
-/// How many levels of luma each pixel hides: by how bright its surroundings are, and by its gradient.
+/// How many levels of luma each pixel hides: by how bright its surroundings are, and by its
+/// gradient.
 fn hides(rgb: &[u8], width: usize, height: usize) -> Vec<f32> {
     let luma: Vec<f32> = rgb
         .chunks_exact(3)

@@ -34,7 +34,8 @@ impl Networks {
     pub fn open(path: &Path) -> Result<Self> {
         let settings = Settings::read(path)?;
         let open = || {
-            // Not by ONNX Runtime, whose library the environment names: a locked policy would not hold.
+            // Not by ONNX Runtime, whose library the environment names: a locked policy would not
+            // hold.
             let (engine, what) = (Engine::default(), "a network that puts marks into frames");
             let embed = Network::open(&settings.embed, engine, what)?;
             let [image, message, delta] = &settings.embed_names;

@@ -111,13 +111,14 @@ pub fn head(width: u64, weights: &[f32], bias: f32) -> Vec<u8> {
     )
 }
 
-/// In each of 16 x 16 parts of a picture, whether a column of 256 is in the first half of its part: 1 or −1.
+/// In each of 16 x 16 parts of a picture, whether a column of 256 is in the first half of its part:
+/// 1 or −1.
 fn halves(at: usize) -> f32 {
     if at % 16 < 8 { 1.0 } else { -1.0 }
 }
 
-/// An embedder: a part of the picture for each bit, brighter by `strength` in its left half and darker in its
-/// right one for 1, and the other way round for 0.
+/// An embedder: a part of the picture for each bit, brighter by `strength` in its left half and
+/// darker in its right one for 1, and the other way round for 0.
 pub fn seal(strength: f32) -> Vec<u8> {
     let place = |at: usize, part: usize| f32::from(u8::from(at / 16 == part));
     let rows: Vec<f32> = (0..256 * 16).map(|k| strength * place(k / 16, k % 16)).collect();
@@ -148,7 +149,8 @@ pub fn seal(strength: f32) -> Vec<u8> {
     )
 }
 
-/// The detector for [`seal`]: how much brighter the left half of each part is, behind a value that says nothing.
+/// The detector for [`seal`]: how much brighter the left half of each part is, behind a value that
+/// says nothing.
 pub fn unseal() -> Vec<u8> {
     let place = |at: usize, part: usize| f32::from(u8::from(at / 16 == part));
     let rows: Vec<f32> = (0..16 * 256).map(|k| place(k % 256, k / 256) / 16.0).collect();

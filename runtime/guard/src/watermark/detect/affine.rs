@@ -1,18 +1,20 @@
 //! Looking for marks in frames that were turned a little or whose aspect ratio was changed
 //! (`watermark.md` §2).
 //!
-//! They are looked for only where nothing was found otherwise, and one after the other: a grid of rotations
-//! and scales, then one of scales across and down, in steps that are twice as wide. What is found is refined in all three.
-//! Looking at more places finds higher peaks by chance, so that a higher one is asked for.
+//! They are looked for only where nothing was found otherwise, and one after the other: a grid of
+//! rotations and scales, then one of scales across and down, in steps that are twice as wide. What
+//! is found is refined in all three. Looking at more places finds higher peaks by chance, so that a
+//! higher one is asked for.
 
 use super::super::plane::spread;
 use super::{Detector, Place, Residual, Search, WORTHWHILE, folded_across, folded_down, peak};
 
-/// A mark is present from this height of the peak on. Some thirty times as many values are looked at as
-/// without rotations and aspect ratios; √(7² + 2·ln 30) is as rarely reached by chance as 7 is then.
+/// A mark is present from this height of the peak on. Some thirty times as many values are looked
+/// at as without rotations and aspect ratios; √(7² + 2·ln 30) is as rarely reached by chance as 7
+/// is then.
 pub const PRESENT: f64 = 7.47;
-/// Rotations of the grid, in radians: from −2° to 2° in steps of half a degree, without 0. At the sides of a frame
-/// 1280 pixels wide half a step is as far as half a step of the scales.
+/// Rotations of the grid, in radians: from −2° to 2° in steps of half a degree, without 0. At the
+/// sides of a frame 1280 pixels wide half a step is as far as half a step of the scales.
 const TURNS: std::ops::RangeInclusive<i32> = -4..=4;
 const TURN: f64 = 0.5 * std::f64::consts::PI / 180.0;
 /// How much an aspect ratio may be changed.
@@ -48,8 +50,8 @@ pub fn turned(residual: &Residual, turn: f64) -> Residual {
 }
 
 impl Detector {
-    /// The best place with a rotation, or else with a changed aspect ratio, refined; `together` is the mean
-    /// of all frames.
+    /// The best place with a rotation, or else with a changed aspect ratio, refined; `together` is
+    /// the mean of all frames.
     pub(super) fn search_affine(
         &self,
         together: &Residual,

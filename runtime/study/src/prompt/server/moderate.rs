@@ -1,5 +1,5 @@
-//! Asking a model whether a video may be made of texts. Texts are all that is sent: there is no way to send
-//! a picture with them.
+//! Asking a model whether a video may be made of texts. Texts are all that is sent: there is no way
+//! to send a picture with them.
 
 use super::answer::{DECISIONS, Question};
 use super::ask::{Ask, Part};
@@ -33,8 +33,8 @@ pub struct Told {
     pub reason: String,
 }
 
-/// Opens the server of a profile; no answer is kept, since the question holds the prompt. A key is looked up by
-/// `variable`.
+/// Opens the server of a profile; no answer is kept, since the question holds the prompt. A key is
+/// looked up by `variable`.
 ///
 /// # Errors
 /// Those of [`Server::open`].
@@ -45,8 +45,8 @@ pub fn open(profile: &Profile, variable: &dyn Fn(&str) -> Option<String>) -> Res
     Ok(server.trying(TRIES).sleeping(sleep))
 }
 
-/// What the model decides about texts that are used together; why there is no decision where it gave no
-/// sound answer.
+/// What the model decides about texts that are used together; why there is no decision where it
+/// gave no sound answer.
 ///
 /// # Errors
 /// Those of [`Server::ask`].
