@@ -12,6 +12,7 @@ pub mod cpu;
 pub mod cube;
 pub mod cuda;
 pub mod device;
+mod element;
 pub mod errors;
 #[cfg(feature = "gpu")]
 mod places;

@@ -1,7 +1,7 @@
 //! Weights as the kernels of GPUs read them: row-major, in the types that plans want, or packed, each read
 //! a piece at a time. Which form a kernel wants is its backend's affair.
 
-use crate::cpu::{read_element, write_element};
+use crate::element;
 use crate::errors::LoadError;
 use crate::{StoredWeight, WeightProvider};
 use anyid_ir::{DType, TensorType};
@@ -83,7 +83,7 @@ impl<'s> Source<'s> {
             let place = (first + (at * PIECE) as u64) * size as u64;
             provider.read(name, place, piece).map_err(LoadError::Unreadable)?;
             for element in 0..elements {
-                write_element(ty.dtype, part, element, read_element(*stored, piece, element));
+                element::write(ty.dtype, part, element, element::read(*stored, piece, element));
             }
         }
         Ok(())

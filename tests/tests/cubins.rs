@@ -267,16 +267,32 @@ fn kernels_for_any_gpu_compile_for_nvidias() {
     for plan in plans(&target).into_iter().chain(some) {
         all.extend(anyid_backends::cube::text::cuda(&plan).unwrap_or_else(|e| panic!("{e}")));
     }
+    // What cubecl writes for units that multiply matrices includes headers of a CUDA toolkit.
+    let toolkit = std::env::var_os("CUDA_PATH").map(|path| PathBuf::from(path).join("include"));
+    let toolkit = toolkit.filter(|folder| folder.join("crt/mma.h").exists());
+    let by_units = |text: &str| text.contains("mma_sync");
+    let (own, units): (Vec<_>, Vec<_>) = all.iter().partition(|(_, text)| !by_units(text));
+    assert!(units.len() > 40, "only {} kernels for matrices", units.len());
+    let units = if toolkit.is_some() { units } else { Vec::new() };
+    if toolkit.is_none() {
+        println!("skipped: kernels for matrices, as CUDA_PATH names no toolkit");
+    }
     for architecture in ["sm_80", "sm_90"] {
-        let rest = Mutex::new(all.iter().step_by(each));
+        let some = own.iter().step_by(each).chain(units.iter().step_by(each));
+        let count = some.clone().count();
+        let rest = Mutex::new(some);
         let work = || {
             loop {
                 let next = rest.lock().unwrap().next();
                 let Some((name, text)) = next else { return };
-                let made = nvrtc.compile_text(text.clone(), architecture);
+                let made = nvrtc.compile_text((*text).clone(), architecture, toolkit.as_deref());
                 let made = made.unwrap_or_else(|fault| panic!("{name}: {fault:?}\n{text}"));
                 let names: Vec<&str> = made.functions.iter().map(|f| f.name.as_str()).collect();
                 assert_eq!(names, [name.as_str()], "{architecture}");
+                let code = sections(&made.cubin);
+                let code = code.iter().filter(|(name, _)| name.starts_with(".text."));
+                let found = code.flat_map(|(_, code)| operations(code)).any(|one| one == HMMA);
+                assert_eq!(found, by_units(text), "{architecture}: {name}");
             }
         };
         std::thread::scope(|scope| {
@@ -285,7 +301,7 @@ fn kernels_for_any_gpu_compile_for_nvidias() {
                 worker.join().expect("every kernel compiles");
             }
         });
-        println!("{architecture}: one of {each} of {} kernels for any GPU", all.len());
+        println!("{architecture}: {count} of {} kernels for any GPU", all.len());
     }
     assert!(all.len() > 200, "only {} kernels", all.len());
 }

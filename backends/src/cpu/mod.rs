@@ -26,9 +26,6 @@ pub use crate::buffer::AlignedBytes;
 pub use device::KIND;
 pub use exec::{Executable, Memory};
 pub use packed::Weights;
-#[cfg(feature = "gpu")]
-pub(crate) use scalar::read as read_element;
-pub(crate) use scalar::write as write_element;
 
 use crate::buffer;
 use crate::device::About;

@@ -1,8 +1,8 @@
 //! Tensors of numbers: literals, counters, and closed-form tables of rotary angles, timestep
 //! sinusoids and relative position buckets.
 
-use super::scalar::write;
 use super::threads::until_stopped;
+use crate::element::write;
 use anyid_ir::{DType, TensorType};
 
 /// One value for every element, or the elements.

@@ -5,6 +5,7 @@
 
 use super::device::{Portable, Shared};
 use super::errors;
+use super::kernels::matrices::Units;
 use super::launch::Limits;
 use super::tune::{self, Tiles};
 use crate::Fault;
@@ -79,17 +80,18 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
         // What a kernel has without asking for more.
         shared_bytes: hardware.max_shared_memory_size.min(48 << 10),
         cubes: hardware.max_cube_count.0,
+        units: Units::of(properties),
     };
     let (card, bytes) = &cards[number];
     let instructions = format!("cubecl-cuda {card}");
-    let (tiles, wrong) = Tiles::open(opening.settings, &instructions, false)?;
+    let (tiles, warning) = Tiles::open(opening.settings, &instructions, false)?;
     let about = About {
         words: format!("{card}, {} MiB in one piece", most >> 20),
         name,
         instructions,
         capacity: Some(*bytes),
         target: targets::cubecl_cuda().remove(0),
-        warnings: wrong.into_iter().map(|fault| errors::warning(&fault)).collect(),
+        warnings: warning.into_iter().collect(),
     };
     let (shared, tiles) = (Arc::<Shared>::default(), Mutex::new(tiles));
     Ok(Arc::new(Portable { about, client, limits, shared, tiles, source: super::text::source }))

@@ -1,8 +1,9 @@
 //! Launches from the steps of a plan: which kernel, how its work is shared out, and which indices have to
 //! be looked at before.
 
-use super::kernels::attention::{Lines, PARTS, Scores};
+use super::kernels::attention::{Lines, PARTS, Scores, UNITS_TILE};
 use super::kernels::element::{Slot, WIDEST};
+use super::kernels::matrices::SQUARE;
 use super::kernels::moves::{CopyPart, Filled, Flat};
 use super::kernels::number::is_whole;
 use super::kernels::product::{Clip, End, FEW, Gate, LANES, OWN};
@@ -13,7 +14,7 @@ use super::kernels::{
 };
 use super::launch::{Bound, Launch, Limits, Object, Place, Use};
 use super::tune::Tile;
-use crate::cpu::write_element;
+use crate::element;
 use crate::places::{Roots, Span};
 use crate::row_passes::{RowPasses, gate_rows, laid_apart, table_rows};
 use anyid_ir::decompose::{bucket_thresholds, timestep_frequency};
@@ -86,6 +87,15 @@ impl<'e> Emitter<'e> {
         std::mem::take(&mut self.own)
     }
 
+    /// Rows of a cube of an attention or its derivative, by the floats of shared memory that it has for so many.
+    fn tile(&self, floats: impl Fn(usize) -> usize) -> usize {
+        let fits = |tile: &usize| {
+            4 * floats(*tile) <= self.limits.shared_bytes
+                && tile * PARTS <= self.limits.threads as usize
+        };
+        [16, 8, 4].into_iter().find(fits).unwrap_or(4)
+    }
+
     fn threads(&self) -> u32 {
         THREADS.min(self.limits.threads)
     }
@@ -110,7 +120,7 @@ impl<'e> Emitter<'e> {
         let values: Vec<f64> = values.collect();
         let mut bytes = vec![0; values.len() * dtype.bytes()];
         for (at, value) in values.iter().enumerate() {
-            write_element(dtype, &mut bytes, at, *value);
+            element::write(dtype, &mut bytes, at, *value);
         }
         self.constant_bytes(TensorType::new(dtype, [values.len()]), &bytes)
     }
@@ -218,26 +228,29 @@ impl<'e> Emitter<'e> {
         self.own.push(bound.launch(&kernel.name, Body::Rows(Arc::new(rows)), threads, cubes));
     }
 
-    /// Puts together the launch of a kernel that makes a dense result in order of its elements.
+    /// Puts together the launch of a kernel that makes a dense result in order of its elements, in vectors if
+    /// `wide` says so for as many and they lie evenly.
     fn flat(
         &mut self,
         name: &str,
-        operands: &[&Place],
-        result: &Place,
+        operands: &[(&Place, Use)],
+        (result, wide): (&Place, bool),
         body: impl FnOnce(Flat, &[Slot]) -> Body,
     ) {
         let elements = result.ty.elements();
-        let pack = 4 / result.ty.dtype.bytes();
+        let (pack, each) = (4 / result.ty.dtype.bytes(), vector(result));
         let aligned = result.is_even(elements, pack);
-        let mut places: Vec<(&Place, Use)> =
-            operands.iter().map(|place| (*place, Use::READ)).collect();
-        places.push((result, Use::write(aligned)));
+        let wide = wide && aligned && result.is_wide(each, result.stride(elements), 0);
+        let mut places = operands.to_vec();
+        places.push((result, Use::Write { aligned, wide }));
         let mut bound = Bound::new(&places, self.limits);
-        let work = if aligned { elements / pack } else { elements };
-        let count = bound.size(work);
-        let threads = self.threads();
         let (result, operands) = bound.slots.split_last().expect("the result is the last");
-        let body = body(Flat { result: *result, count }, operands);
+        // How many threads have work is the next number.
+        let flat = Flat { result: *result, count: bound.next() };
+        let work = elements / flat.piece();
+        let body = body(flat, operands);
+        bound.size(work);
+        let threads = self.threads();
         self.own.push(bound.launch(name, body, threads, work.div_ceil(threads as usize)));
     }
 
@@ -259,8 +272,23 @@ impl<'e> Emitter<'e> {
             })
             .collect();
         let line = first;
-        let given: Vec<&Place> = operands.iter().collect();
-        self.flat(&kernel.name, &given, result, |flat, slots| {
+        let each = vector(result);
+        // Parts whose elements are no neighbours are put together from single ones.
+        let whole = |(_, part): &(Option<usize>, CopyPart)| {
+            part.first.is_multiple_of(each) && part.length.is_multiple_of(each)
+        };
+        let runs = |at: usize| {
+            let own =
+                |(from, part): &(Option<usize>, CopyPart)| *from == Some(at) && part.is_wide(each);
+            parts.iter().any(own) && operands[at].is_wide(each, each, 0)
+        };
+        let given: Vec<(&Place, Use)> = operands
+            .iter()
+            .enumerate()
+            .map(|(at, place)| (place, Use::Read { wide: runs(at) }))
+            .collect();
+        let wide = parts.iter().all(whole) && (0..operands.len()).any(runs);
+        self.flat(&kernel.name, &given, (result, wide), |flat, slots| {
             let parts = parts.into_iter();
             let parts =
                 parts.map(|(from, part)| CopyPart { from: from.map(|at| slots[at]), ..part });
@@ -272,7 +300,10 @@ impl<'e> Emitter<'e> {
         let rows = operands[0].ty.shape[0];
         let width = operands[0].ty.elements() / rows.max(1);
         self.look(step.operands[1], &operands[1], rows);
-        self.flat("gather", &[&operands[0], &operands[1]], result, |flat, slots| {
+        let table = &operands[0];
+        let wide = table.is_wide(vector(table), width, 0);
+        let given = [(table, Use::Read { wide }), (&operands[1], Use::READ)];
+        self.flat("gather", &given, (result, wide), |flat, slots| {
             let (table, indices) = (slots[0], slots[1]);
             Body::Gather(Gather { flat, table, indices, rows, width })
         });
@@ -286,7 +317,7 @@ impl<'e> Emitter<'e> {
                 // One number too lies in memory, so that it is no part of the kernel.
                 let list = self.constant(result.ty.dtype, values.iter().copied());
                 let one = values.len() == 1;
-                self.flat(name, &[&list], result, |flat, slots| {
+                self.flat(name, &[(&list, Use::READ)], (result, false), |flat, slots| {
                     let list = slots[0];
                     let filled = if one { Filled::One(list) } else { Filled::List(list) };
                     Body::Fill(Fill { flat, filled })
@@ -294,14 +325,15 @@ impl<'e> Emitter<'e> {
             }
             FillKernel::Iota(axis) => {
                 let (stride, size) = (result.ty.strides()[*axis], result.ty.shape[*axis]);
-                self.flat(name, &[], result, made(Filled::Iota { stride, size }));
+                self.flat(name, &[], (result, false), made(Filled::Iota { stride, size }));
             }
             FillKernel::RopeTable { rows, cols, head_dim, theta } => {
                 let (rows, columns, head) = (*rows, *cols, *head_dim);
                 let bytes = turns(head, *theta);
                 let ty = TensorType::new(DType::I32, [bytes.len() / 4]);
                 let table = self.constant_bytes(ty, &bytes);
-                self.flat(name, &[&operands[0], &table], result, |flat, slots| {
+                let given = [(&operands[0], Use::READ), (&table, Use::READ)];
+                self.flat(name, &given, (result, false), |flat, slots| {
                     let (positions, frequencies) = (slots[0], slots[1]);
                     let filled = Filled::Rope { positions, frequencies, rows, columns, head };
                     Body::Fill(Fill { flat, filled })
@@ -311,7 +343,8 @@ impl<'e> Emitter<'e> {
                 let (dim, half) = (*dim, dim / 2);
                 let table = (0..half).map(|i| f64::from(timestep_frequency(i, half)));
                 let table = self.constant(DType::F32, table);
-                self.flat(name, &[&operands[0], &table], result, |flat, slots| {
+                let given = [(&operands[0], Use::READ), (&table, Use::READ)];
+                self.flat(name, &given, (result, false), |flat, slots| {
                     let (steps, frequencies) = (slots[0], slots[1]);
                     Body::Fill(Fill { flat, filled: Filled::Timesteps { steps, frequencies, dim } })
                 });
@@ -323,7 +356,8 @@ impl<'e> Emitter<'e> {
                 list.push(i32::MAX);
                 let table = self.constant(DType::I32, list.into_iter().map(f64::from));
                 let (half, near) = (buckets / 2, buckets / 4);
-                self.flat(name, &[&operands[0], &table], result, |flat, slots| {
+                let given = [(&operands[0], Use::READ), (&table, Use::READ)];
+                self.flat(name, &given, (result, false), |flat, slots| {
                     let (deltas, thresholds) = (slots[0], slots[1]);
                     let filled = Filled::Buckets { deltas, thresholds, count, half, near };
                     Body::Fill(Fill { flat, filled })
@@ -437,7 +471,7 @@ impl<'e> Emitter<'e> {
                 _ => None,
             };
             let place = &operands[at];
-            let each = WIDEST / place.ty.dtype.bytes();
+            let each = vector(place);
             !few && k.is_multiple_of(each) && stride.is_some_and(|s| place.is_wide(each, s, 0))
         };
         let mut used: Vec<usize> = vec![0, second];
@@ -448,7 +482,7 @@ impl<'e> Emitter<'e> {
         let whole = aligned && result.is_wide(OWN, result.stride(width), 0);
         places.push((result, Use::Write { aligned, wide: whole }));
         let mut bound = Bound::new(&places, self.limits);
-        let (rows, page_count) = (bound.size(m), bound.size(pages));
+        let (rows, at_pages) = (bound.size(m), bound.size(pages));
         let slot = |operand: usize| {
             bound.slots[used.iter().position(|own| *own == operand).expect("it is listed")]
         };
@@ -468,9 +502,14 @@ impl<'e> Emitter<'e> {
             result: *bound.slots.last().expect("the result is the last"),
             stride: result.stride(width),
         };
-        let tile = Tile::usual(m, n, self.limits);
         let (left, right) = (slot(0), slot(second));
-        let product = Product { sides, left, right, n, k, rows, pages: page_count, tile, end };
+        let by_units = !few && left.dtype == right.dtype && self.limits.units.has(left.dtype);
+        let by_units = if by_units { Tile::of_units(m, n, self.limits) } else { None };
+        let (tile, units) = match by_units {
+            Some(tile) => (tile, true),
+            None => (Tile::usual(m, n, self.limits), false),
+        };
+        let product = Product { sides, left, right, n, k, rows, pages: at_pages, tile, units, end };
         let (body, threads, cubes) = if few {
             let threads = self.threads();
             (Body::Few(Arc::new(product)), threads, n.div_ceil(threads as usize / LANES))
@@ -488,17 +527,15 @@ impl<'e> Emitter<'e> {
         operands: &[Place],
         results: &[Place],
     ) {
-        let all = results[0].ty.last();
-        let width = all / heads;
-        let batched = results[0].ty.rank() == 3;
-        let rows = |place: &Place| place.ty.shape[usize::from(batched)];
-        let (queries, keys) = (rows(&operands[0]), rows(&operands[1]));
-        let pages = if batched { results[0].ty.shape[0] } else { 1 };
-        let fits = |tile: &usize| {
-            4 * Attention::floats(*tile, width) <= self.limits.shared_bytes
-                && tile * PARTS <= self.limits.threads as usize
-        };
-        let tile = [16, 8, 4].into_iter().find(fits).unwrap_or(4);
+        let Heads { all, width, queries, keys, pages } = Heads::new(heads, operands, &results[0]);
+        let own = operands[0].ty.dtype;
+        let units = self.limits.units.has(own)
+            && operands[..3].iter().all(|place| place.ty.dtype == own)
+            && width.is_multiple_of(SQUARE)
+            && Attention::bytes_of_units(width) <= self.limits.shared_bytes
+            && UNITS_TILE * PARTS <= self.limits.threads as usize;
+        let tile =
+            if units { UNITS_TILE } else { self.tile(|tile| Attention::floats(tile, width)) };
         let aligned = width.is_multiple_of(2 * PARTS) && results[0].is_even(all, 2);
         let mut places: Vec<(&Place, Use)> = operands
             .iter()
@@ -523,6 +560,7 @@ impl<'e> Emitter<'e> {
             heads,
             width,
             tile,
+            units,
             queries: queries_at,
             keys: keys_at,
             pages: pages_at,
@@ -540,17 +578,8 @@ impl<'e> Emitter<'e> {
         operands: &[Place],
         results: &[Place],
     ) {
-        let all = results[0].ty.last();
-        let width = all / heads;
-        let batched = results[0].ty.rank() == 3;
-        let rows = |place: &Place| place.ty.shape[usize::from(batched)];
-        let (queries, keys) = (rows(&operands[0]), rows(&operands[1]));
-        let pages = if batched { results[0].ty.shape[0] } else { 1 };
-        let fits = |tile: &usize| {
-            4 * Back::floats(*tile, width) <= self.limits.shared_bytes
-                && tile * PARTS <= self.limits.threads as usize
-        };
-        let tile = [16, 8, 4].into_iter().find(fits).unwrap_or(4);
+        let Heads { all, width, queries, keys, pages } = Heads::new(heads, operands, &results[0]);
+        let tile = self.tile(|tile| Back::floats(tile, width));
         let given = operands.len();
         let bound = |written: &[usize], emitter: &Self| {
             let mut places: Vec<(&Place, Use)> =
@@ -641,11 +670,36 @@ impl<'e> Emitter<'e> {
     }
 }
 
+/// The sizes of an attention.
+struct Heads {
+    /// Channels of all heads, and of one.
+    all: usize,
+    width: usize,
+    queries: usize,
+    keys: usize,
+    pages: usize,
+}
+
+impl Heads {
+    fn new(heads: usize, operands: &[Place], result: &Place) -> Self {
+        let batched = result.ty.rank() == 3;
+        let rows = |place: &Place| place.ty.shape[usize::from(batched)];
+        let (all, pages) = (result.ty.last(), if batched { result.ty.shape[0] } else { 1 });
+        let (queries, keys) = (rows(&operands[0]), rows(&operands[1]));
+        Self { all, width: all / heads, queries, keys, pages }
+    }
+}
+
 /// How rows of heads of this width are read.
 fn of_heads(place: &Place, all: usize, width: usize) -> Use {
-    let each = WIDEST / place.ty.dtype.bytes();
+    let each = vector(place);
     let wide = width.is_multiple_of(each) && place.is_wide(each, place.stride(all), 0);
     Use::Read { wide }
+}
+
+/// Elements of a vector of a place.
+fn vector(place: &Place) -> usize {
+    WIDEST / place.ty.dtype.bytes()
 }
 
 /// What makes scores; roundings are those of the definition, once each.

@@ -35,12 +35,6 @@ pub(super) fn no_compiler(message: &str, help: &str) -> Box<Fault> {
     fault("E0856", message.to_owned(), help, None)
 }
 
-/// A fault that does not keep a device from working.
-pub(super) fn warning(fault: &Fault) -> String {
-    let cause = fault.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("[{}] {}{cause}", fault.code, fault.message)
-}
-
 /// The compiler of the device refuses a kernel, whose source was kept, if that was possible.
 pub(super) fn kernel_refused(
     device: &str,

@@ -5,6 +5,7 @@
 //! allows too few. Objects have numbers, which stand in the upper bits of addresses.
 
 use super::kernels::element::{Access, Slot, WIDEST};
+use super::kernels::matrices::Units;
 use super::kernels::{Body, Kernel};
 use crate::places::Span;
 use anyid_ir::TensorType;
@@ -27,6 +28,8 @@ pub(super) struct Limits {
     pub(super) shared_bytes: usize,
     /// Cubes along an axis.
     pub(super) cubes: u32,
+    /// What units for matrices multiply.
+    pub(super) units: Units,
 }
 
 impl Limits {
@@ -258,6 +261,11 @@ impl Bound {
         Self { slots, ranges, accesses, sizes }
     }
 
+    /// Where the next number of the launch will stand.
+    pub(super) fn next(&self) -> usize {
+        self.sizes.len()
+    }
+
     /// A further number of the launch; where it stands.
     pub(super) fn size(&mut self, value: usize) -> usize {
         self.sizes.push(u32::try_from(value).unwrap_or(u32::MAX));
@@ -312,6 +320,7 @@ mod tests {
         threads: 256,
         shared_bytes: 1 << 14,
         cubes: 65535,
+        units: Units { f16: false, bf16: false },
     };
 
     fn place(object: Object, from: u64, dtype: DType, count: usize) -> Place {

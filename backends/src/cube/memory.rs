@@ -81,8 +81,14 @@ impl<R: Runtime> Memory<R> {
 fn moving<R: Runtime>(device: &Portable<R>, from: Option<Span>, to: Span, word: u32) -> Launch {
     let (from, to) = (from.map(Place::words), Place::words(to));
     let count = super::emit::words(to.span);
-    let places: Vec<(&Place, Use)> =
-        from.iter().map(|place| (place, Use::READ)).chain([(&to, Use::WRITE)]).collect();
+    let vectors = |place: &Place| place.is_wide(4, 4, 0);
+    let wide = count.is_multiple_of(4) && from.iter().chain([&to]).all(vectors);
+    let places: Vec<(&Place, Use)> = from
+        .iter()
+        .map(|place| (place, Use::Read { wide }))
+        .chain([(&to, Use::Write { aligned: true, wide })])
+        .collect();
+    let count = if wide { count / 4 } else { count };
     let mut bound = Bound::new(&places, &device.limits);
     let (count_at, value) = (bound.size(count), bound.size(word as usize));
     let to = *bound.slots.last().expect("it is the last");

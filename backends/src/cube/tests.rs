@@ -228,11 +228,29 @@ fn tiles_are_tried_once_and_kept_and_change_no_bit() {
     assert!(matches!(wrong.err(), Some(OpenError::Setting { name: "tune", .. })));
 }
 
-/// Runs itself with a loader of Vulkan that finds no driver.
+/// One test of this file in a process of its own, which `changed` has made different.
+#[cfg(target_os = "linux")]
+fn apart_from_this(
+    test: &str,
+    changed: impl FnOnce(&mut std::process::Command),
+) -> std::process::Output {
+    let own = std::env::current_exe().expect("tests are a file");
+    let mut apart = std::process::Command::new(own);
+    apart.args(["--exact", &format!("cube::tests::{test}")]).env(ALONE, "1");
+    changed(&mut apart);
+    let done = apart.output().expect("it starts");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"));
+    done
+}
+
+/// Set where a test is in a process of its own.
+#[cfg(target_os = "linux")]
+const ALONE: &str = "ANYID_TEST_ALONE";
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_machine_without_an_adapter_says_so() {
-    const ALONE: &str = "ANYID_TEST_WITHOUT_ADAPTER";
     if std::env::var_os(ALONE).is_some() {
         let there = (KIND.devices)().err();
         let opened = Registry::default().open("wgpu:0", &Settings::default()).err();
@@ -242,13 +260,27 @@ fn a_machine_without_an_adapter_says_so() {
         }
         return;
     }
-    let own = std::env::current_exe().expect("tests are a file");
-    let mut apart = std::process::Command::new(own);
-    apart.args(["--exact", "cube::tests::a_machine_without_an_adapter_says_so"]);
-    for driver in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
-        apart.env(driver, "/nonexistent");
+    // The loader of Vulkan finds no driver.
+    apart_from_this("a_machine_without_an_adapter_says_so", |apart| {
+        for driver in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+            apart.env(driver, "/nonexistent");
+        }
+    });
+}
+
+/// Without a desktop, and so without the variables that tell of one.
+#[cfg(target_os = "linux")]
+#[test]
+fn opening_a_device_says_nothing_of_a_desktop_that_is_not_there() {
+    if std::env::var_os(ALONE).is_some() {
+        let _ = first();
+        return;
     }
-    let done = apart.env(ALONE, "1").output().expect("it starts");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
-    assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"));
+    let done =
+        apart_from_this("opening_a_device_says_nothing_of_a_desktop_that_is_not_there", |apart| {
+            for name in ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"] {
+                apart.env_remove(name);
+            }
+        });
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "");
 }

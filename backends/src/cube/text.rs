@@ -4,6 +4,7 @@
 //! The order of declarations in it may differ from one time to the next.
 
 use super::kernels::Kernel;
+use super::kernels::matrices::Units;
 use super::launch::{Launch, Limits};
 use super::run::Prepared;
 use anyid_ir::plan::Plan;
@@ -23,6 +24,7 @@ const LIMITS: Limits = Limits {
     threads: 1024,
     shared_bytes: 48 << 10,
     cubes: u32::MAX >> 1,
+    units: Units { f16: true, bf16: true },
 };
 
 /// The first line that cubecl writes, which NVRTC needs no file for.

@@ -57,6 +57,17 @@ impl Tile {
         Self { side: if large { 16 } else { 8 }, depth: 16 }
     }
 
+    /// The tile of a product that units for matrices multiply, if the device has room for one.
+    pub(super) fn of_units(m: usize, n: usize, limits: &Limits) -> Option<Self> {
+        let usual = Self { depth: 32, ..Self::usual(m, n, limits) };
+        let small = Self { side: 8, ..usual };
+        let fits = |tile: &Self| {
+            tile.side * tile.side <= limits.threads as usize
+                && Product::bytes_of_units(*tile) <= limits.shared_bytes
+        };
+        [usual, small].into_iter().find(fits)
+    }
+
     fn fits(self, limits: &Limits) -> bool {
         let enough = self.side * self.side <= limits.threads as usize;
         enough && 4 * Product::floats(self) <= limits.shared_bytes
@@ -76,13 +87,13 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// Those of a device that is called so, and is a processor or not; and what is wrong with the folder
+    /// Those of a device that is called so, and is a processor or not; and what to tell the user of the folder
     /// in which they would be kept.
     pub(super) fn open(
         settings: &Settings,
         device: &str,
         processor: bool,
-    ) -> Result<(Self, Option<Box<Fault>>), OpenError> {
+    ) -> Result<(Self, Option<String>), OpenError> {
         let tries = match settings.get(TUNE) {
             None | Some("") => !processor,
             Some("on") => true,
@@ -96,14 +107,10 @@ impl Tiles {
             return Ok((Self::default(), None));
         }
         let device = format!("{:016x}", crate::cuda::emit::digest_of(device.as_bytes()));
-        let (cache, wrong) = match Cache::open(KEPT, settings.get(CACHE)) {
-            Ok(cache) => (Some(cache), None),
-            Err(OpenError::Failed(fault)) => (None, Some(fault)),
-            Err(other) => return Err(other),
-        };
+        let (cache, warning) = Cache::open_or_warn(KEPT, settings.get(CACHE));
         let kept = cache.as_ref().and_then(|cache| cache.read(&device)).unwrap_or_default();
         let known = read(&String::from_utf8_lossy(&kept));
-        Ok((Self { known, tries, cache, device }, wrong))
+        Ok((Self { known, tries, cache, device }, warning))
     }
 
     /// Writes them down; what cannot be kept is tried again by the next process.
@@ -153,6 +160,10 @@ pub(super) fn all<'l, R: Runtime>(
     let before = tiles.known.len();
     for launch in launches {
         let Body::Product(product) = &launch.kernel.body else { continue };
+        // Units add up as they like, so another tile could change bits.
+        if product.units {
+            continue;
+        }
         let of = of(product, launch);
         let known = tiles.known.get(&of).copied().filter(|tile| tile.fits(&device.limits));
         let best = match known {

@@ -7,6 +7,7 @@
 use super::device::{Portable, Report, Shared};
 use super::errors;
 use super::kernels::Kernel;
+use super::kernels::matrices::Units;
 use super::launch::Limits;
 use super::tune::{self, Tiles};
 use crate::device::{About, Device};
@@ -47,10 +48,37 @@ struct Opened {
 }
 
 fn instance() -> wgpu::Instance {
+    #[cfg(all(unix, not(target_vendor = "apple")))]
+    if let Some(instance) = without_windows() {
+        return instance;
+    }
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: wgpu::Backends::PRIMARY,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     })
+}
+
+/// Vulkan without windows of Wayland: a layer of Mesa would look for the desktop of an instance with such, and
+/// complain on a machine that has none.
+#[cfg(all(unix, not(target_vendor = "apple")))]
+fn without_windows() -> Option<wgpu::Instance> {
+    use wgpu::hal::{InstanceDescriptor, api, vulkan};
+    let usual = wgpu::InstanceDescriptor::new_without_display_handle();
+    let asked = InstanceDescriptor {
+        name: "anyid-rt",
+        flags: usual.flags,
+        memory_budget_thresholds: usual.memory_budget_thresholds,
+        backend_options: usual.backend_options,
+        telemetry: None,
+        display: None,
+    };
+    let less: Box<vulkan::CreateInstanceCallback<'_>> =
+        Box::new(|made| made.extensions.retain(|name| *name != c"VK_KHR_wayland_surface"));
+    // SAFETY: an instance may lack this extension; wgpu asks whether it is there before it makes a surface, and
+    // none is made here.
+    let made = unsafe { vulkan::Instance::init_with_callback(&asked, Some(less)) };
+    // SAFETY: it was just made, and belongs to nobody else.
+    made.ok().map(|made| unsafe { wgpu::Instance::from_hal::<api::Vulkan>(made) })
 }
 
 /// The adapters there are, the best first.
@@ -118,8 +146,8 @@ fn made(
     }
     let instructions = format!("{} {} {}", info.backend, info.name, info.driver_info);
     let processor = info.device_type == DeviceType::Cpu;
-    let (tiles, wrong) = Tiles::open(settings, &instructions, processor)?;
-    warnings.extend(wrong.map(|fault| errors::warning(&fault)));
+    let (tiles, warning) = Tiles::open(settings, &instructions, processor)?;
+    warnings.extend(warning);
     let about = About {
         words: words(&info, &opened.limits, adapter.features()),
         name,
@@ -203,7 +231,7 @@ fn start(
     device.set_device_lost_callback(move |why, what| {
         other.watch.say(Report::Lost, format!("{why:?}: {what}"));
     });
-    let own = Limits {
+    let mut own = Limits {
         range_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / 256 * 256,
         // Addresses have room for a terabyte of each object.
         memory_bytes: limits.max_buffer_size.min(1 << 39) / 256 * 256,
@@ -215,6 +243,7 @@ fn start(
             .min(limits.max_compute_workgroup_size_x),
         shared_bytes: limits.max_compute_workgroup_storage_size as usize,
         cubes: limits.max_compute_workgroups_per_dimension,
+        units: Units::default(),
     };
     let backend = adapter.get_info().backend;
     let setup = WgpuSetup { instance, adapter, device: device.clone(), queue, backend };
@@ -225,6 +254,8 @@ fn start(
     let mut client = WgpuRuntime::client(&init_device(setup, options));
     // SAFETY: whoever uses the client has the turn of the device, so that all threads share one stream.
     unsafe { client.set_stream(StreamId { value: 0 }) };
+    // In WGSL cubecl has none, and so reports none.
+    own.units = Units::of(client.properties());
     Ok((Opened { client, limits: own, shared }, device))
 }
 

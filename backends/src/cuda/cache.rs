@@ -7,7 +7,6 @@
 
 use super::emit::digest_of;
 use crate::Fault;
-use crate::errors::OpenError;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -48,11 +47,10 @@ fn alone() -> String {
 
 impl Cache {
     /// The cache in `folder`, or in the user's folder for caches.
-    pub(crate) fn open(kept: Kept, folder: Option<&str>) -> Result<Self, OpenError> {
+    pub(crate) fn open(kept: Kept, folder: Option<&str>) -> Result<Self, Box<Fault>> {
         let asked = folder.filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        let refused = |message: &str, at: Option<(&Path, io::Error)>| {
-            OpenError::Failed(fault(kept, message, "of your own", at))
-        };
+        let refused =
+            |message: &str, at: Option<(&Path, io::Error)>| fault(kept, message, "of your own", at);
         let folder = asked
             .or_else(|| usual(kept))
             .ok_or_else(|| refused("there is no folder for compiled kernels", None))?;
@@ -60,6 +58,20 @@ impl Cache {
         made.map_err(|error| refused("compiled kernels cannot be kept", Some((&folder, error))))?;
         sweep(&folder);
         Ok(Self { folder, kept })
+    }
+
+    /// The cache for a device that does without one, or what to tell the user where there is none.
+    #[cfg(any(feature = "cuda", feature = "cubecl-wgpu"))]
+    pub(crate) fn open_or_warn(kept: Kept, folder: Option<&str>) -> (Option<Self>, Option<String>) {
+        match Self::open(kept, folder) {
+            Ok(cache) => (Some(cache), None),
+            Err(fault) => {
+                let at = fault.place.map(|place| format!(" in {place}")).unwrap_or_default();
+                let why = fault.cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+                let help = fault.help.map(|help| format!("; {help}")).unwrap_or_default();
+                (None, Some(format!("[{}] {}{at}{why}{help}", fault.code, fault.message)))
+            }
+        }
     }
 
     /// Where the code of this key is, if it is there and whole.
@@ -207,8 +219,10 @@ fn check(folder: &Path) -> io::Result<()> {
         }
     }
     let probe = folder.join(format!("{}.probe", alone()));
-    fs::write(&probe, b"")?;
-    fs::remove_file(&probe)
+    // A disk that is full takes an empty file.
+    let written = fs::write(&probe, [0; 4096]);
+    let removed = fs::remove_file(&probe);
+    written.and(removed)
 }
 
 #[cfg(test)]
@@ -223,8 +237,7 @@ mod tests {
 
     fn refusal(folder: &Path) -> (&'static str, String) {
         match Cache::open(KEPT, folder.to_str()) {
-            Err(OpenError::Failed(fault)) => (fault.code, fault.cause.unwrap_or_default()),
-            Err(error) => panic!("{error}"),
+            Err(fault) => (fault.code, fault.cause.unwrap_or_default()),
             Ok(_) => panic!("{} was taken", folder.display()),
         }
     }
@@ -321,6 +334,15 @@ mod tests {
         let file = folder.join("file");
         fs::write(&file, b"").unwrap();
         assert_eq!(refusal(&file.join("below")).0, "E0852");
+        #[cfg(any(feature = "cuda", feature = "cubecl-wgpu"))]
+        {
+            let (cache, warning) = Cache::open_or_warn(KEPT, file.join("below").to_str());
+            let said = format!("[E0852] compiled kernels cannot be kept in {}", file.display());
+            assert!(cache.is_none());
+            assert!(warning.is_some_and(|text| text.starts_with(&said)));
+            let (cache, warning) = Cache::open_or_warn(KEPT, folder.to_str());
+            assert!(cache.is_some() && warning.is_none());
+        }
         fs::remove_dir_all(folder).unwrap();
     }
 }

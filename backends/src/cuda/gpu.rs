@@ -134,7 +134,7 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
     let own = choose::kernels(&card.name, card.capability).map_err(OpenError::Failed)?;
     let compiler = kernels::Compiler::find(settings.get(NVRTC), system.version);
     let compiler = compiler.map_err(OpenError::Failed)?;
-    let cache = Cache::open(KEPT, settings.get(CACHE))?;
+    let (cache, warning) = Cache::open_or_warn(KEPT, settings.get(CACHE));
     let driver = system.open(number).map_err(refused)?;
     let target = targets::cuda().into_iter().find(|target| target.name == own.target);
     let (driver_version, nvrtc) = (system.version, compiler.version());
@@ -147,7 +147,7 @@ fn open(opening: &Opening<'_>) -> Result<Arc<dyn Device>, OpenError> {
         instructions: format!("{}, NVRTC {}.{}", own.compiled, nvrtc.0, nvrtc.1),
         capacity: Some(card.bytes),
         target: target.expect("every architecture with kernels has a target"),
-        warnings: Vec::new(),
+        warnings: warning.into_iter().collect(),
     };
     let kernels = Kernels::new(own, Box::new(compiler), cache);
     let (turn, processors) = (Mutex::new(()), card.processors);

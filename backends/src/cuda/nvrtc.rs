@@ -100,7 +100,7 @@ impl Nvrtc {
     #[cfg(any(test, feature = "cuda"))]
     pub(super) fn compiles(&self) -> Result<(), Box<Fault>> {
         let empty = "extern \"C\" __global__ void empty() {}\n".to_owned();
-        self.compile_text(empty, "sm_80").map(drop).map_err(|refused| {
+        self.compile_text(empty, "sm_80", None).map(drop).map_err(|refused| {
             let message = "the NVRTC that is here compiles nothing".to_owned();
             fault("E0856", message, refused.cause)
         })
@@ -145,14 +145,19 @@ impl Nvrtc {
     ) -> Result<Compiled, Box<Fault>> {
         let texts = kernels.iter().map(|kernel| kernel.text.as_str());
         let source: String = [emit::INTRINSICS, emit::COMMON].into_iter().chain(texts).collect();
-        self.compile_text(source, architecture)
+        self.compile_text(source, architecture, None)
     }
 
-    /// Compiles a program of CUDA C++ that includes nothing.
+    /// Compiles a program of CUDA C++, which may include what lies in `headers`.
     ///
     /// # Errors
     /// As [`Self::compile`].
-    pub fn compile_text(&self, source: String, architecture: &str) -> Result<Compiled, Box<Fault>> {
+    pub fn compile_text(
+        &self,
+        source: String,
+        architecture: &str,
+        headers: Option<&Path>,
+    ) -> Result<Compiled, Box<Fault>> {
         type Create = unsafe extern "C" fn(
             *mut Program,
             Text,
@@ -170,7 +175,8 @@ impl Nvrtc {
             "--std=c++17".to_owned(),
             "--ptxas-options=-v".to_owned(),
         ];
-        let options = options.map(text);
+        let headers = headers.map(|folder| format!("--include-path={}", folder.display()));
+        let options: Vec<CString> = options.into_iter().chain(headers).map(text).collect();
         let given: Vec<Text> = options.iter().map(|option| option.as_ptr()).collect();
         let create = self.function::<Create>("nvrtcCreateProgram")?;
         let compile = self.function::<Compile>("nvrtcCompileProgram")?;

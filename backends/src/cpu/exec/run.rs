@@ -11,6 +11,7 @@ use super::frame::Frame;
 use super::launch::{Conv, Dot, Ends, Heads, Launch, Linear, Picture, Table, Vector};
 use super::{Place, RunError};
 use crate::Fault;
+use crate::element;
 use crate::errors::check_rows;
 use anyid_ir::DType;
 use anyid_ir::kernel::Fill;
@@ -430,7 +431,7 @@ impl<'f> Frame<'f> {
             let piece = &mut piece[..count * dtype.bytes()];
             self.provider.read(name, from, piece)?;
             for at in 0..count {
-                scalar::write(to, out, at, scalar::read(dtype, piece, at));
+                element::write(to, out, at, element::read(dtype, piece, at));
             }
             from += piece.len() as u64;
         }

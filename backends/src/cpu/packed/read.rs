@@ -8,10 +8,10 @@ use super::super::buffer::AlignedBytes;
 use super::super::conv::{ConvShape, UpsampleShape, pack_conv_into, pack_upsample_conv_into};
 use super::super::gemm::{Dtype, PackedMatrix, PanelKind, WIDTH, Weights as Matrix, pack_into};
 use super::super::kernel_shape;
-use super::super::scalar;
 use super::super::simd::Level;
 use super::super::threads::{Pool, SharedPtr};
 use super::{Form, LoadError, Loaded};
+use crate::element;
 use crate::{Fault, StoredWeight, WeightProvider};
 use anyid_ir::{DType, TensorType, memory};
 use std::sync::Mutex;
@@ -174,7 +174,7 @@ impl<'r> Reader<'r> {
             if filled.is_ok() {
                 for at in 0..elements {
                     let value = rounded(from, &bytes, at, ty.dtype);
-                    scalar::write(to, out.bytes_mut(), first + at, value);
+                    element::write(to, out.bytes_mut(), first + at, value);
                 }
             }
             self.buffers.stored = bytes;
@@ -356,18 +356,18 @@ fn convert<'o>(
     let count = stored.len() / from.bytes();
     resize(name, out, count * to.bytes())?;
     for at in 0..count {
-        scalar::write(to, out, at, rounded(from, stored, at, via));
+        element::write(to, out, at, rounded(from, stored, at, via));
     }
     Ok(out)
 }
 
 /// Element `at` of `stored`, rounded to `via`.
 fn rounded(from: DType, stored: &[u8], at: usize, via: DType) -> f64 {
-    let value = scalar::read(from, stored, at);
+    let value = element::read(from, stored, at);
     if via == from {
         return value;
     }
     let mut narrow = [0; 8];
-    scalar::write(via, &mut narrow, 0, value);
-    scalar::read(via, &narrow, 0)
+    element::write(via, &mut narrow, 0, value);
+    element::read(via, &narrow, 0)
 }

@@ -6,6 +6,7 @@ use super::super::simd::Level;
 use super::super::threads::Pool;
 use super::*;
 use crate::buffer::AlignedBytes;
+use crate::element;
 use anyid_ir::kernel::{Kernel, text::parse_kernels};
 use half::{bf16, f16};
 
@@ -29,7 +30,7 @@ pub(super) fn noise(seed: u32, dtype: DType, count: usize) -> Vec<u8> {
     for at in 0..count {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let value = f64::from(state >> 8) / f64::from(1 << 21) - 4.0;
-        scalar::write(dtype, &mut out, at, value);
+        element::write(dtype, &mut out, at, value);
     }
     out
 }
@@ -48,7 +49,7 @@ fn run(kernel: &RowKernel, pool: &Pool, level: Level, operands: [&[u8]; 3]) -> V
     let [out, compiled] = ways(kernel, &Layout::default(), level)
         .map(|prepared| run_as(&prepared, kernel, pool, level, operands));
     assert_eq!(out.bytes(), compiled.bytes(), "{level:?} {kernel:?}");
-    (0..ty.elements()).map(|at| scalar::read(ty.dtype, out.bytes(), at)).collect()
+    (0..ty.elements()).map(|at| element::read(ty.dtype, out.bytes(), at)).collect()
 }
 
 fn run_as(
@@ -98,7 +99,7 @@ fn norms_and_functions_agree_with_doubles_at_every_level() {
                 let mut want = vec![0; kernel.results[0].bytes() as usize];
                 scalar::rows(&doubles, &operands, &mut [&mut want]).unwrap();
                 let want: Vec<f64> =
-                    (0..rows * width).map(|at| scalar::read(dtype, &want, at)).collect();
+                    (0..rows * width).map(|at| element::read(dtype, &want, at)).collect();
                 // Sums of a row are as large as the terms they are made of.
                 let size = want.iter().fold(1.0_f64, |m, v| m.max(v.abs()));
                 for level in Level::available() {
@@ -142,8 +143,8 @@ fn activations_and_rotations_agree_with_their_definition_at_every_level() {
     let (x, table) = (noise(7, DType::F32, rows * width), noise(9, DType::F32, 2 * width));
     let segments = vec![0; 4 * rows];
     let operands = [&x[..], &table[..], &segments[..]];
-    let value = |at: usize| scalar::read(DType::F32, &x, at);
-    let angle = |at: usize| scalar::read(DType::F32, &table, at % width);
+    let value = |at: usize| element::read(DType::F32, &x, at);
+    let angle = |at: usize| element::read(DType::F32, &table, at % width);
     let definition = |f: &str, at: usize| match f {
         "gelu(v0)" => {
             let x = value(at);
@@ -178,7 +179,7 @@ fn roundings_are_those_of_the_types() {
             let kernel = kernel(&format!("  v2 = {name}(v0)\n  y0[i,j] = v2\n"), "f32", (1, 100));
             let got = run(&kernel, &Pool::new(1), level, operands);
             for (at, got) in got.into_iter().enumerate() {
-                let x = scalar::read(DType::F32, &x, at) as f32;
+                let x = element::read(DType::F32, &x, at) as f32;
                 assert_eq!(got, round(x), "{level:?} {name}({x})");
             }
         }
@@ -272,7 +273,7 @@ fn columns_give_the_bits_of_dense_rows_and_leave_the_rest_alone() {
                         .flat_map(|row| row[place.0..place.0 + bytes].to_vec())
                         .collect();
                     assert_eq!(*made, spread(&values, bytes, place), "{level:?} {dtype} {body}");
-                    let value = |at: usize| scalar::read(dtype, &values, at);
+                    let value = |at: usize| element::read(dtype, &values, at);
                     let values: Vec<f64> = (0..rows * width).map(value).collect();
                     assert_eq!(values, dense, "{level:?} {dtype} {in_place} {body}");
                 }

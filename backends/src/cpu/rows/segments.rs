@@ -7,10 +7,10 @@
 use super::super::caches::prefetch;
 use super::super::math::lanes::get;
 use super::super::math::{Element, LANES, vectorised};
-use super::super::scalar;
 use super::super::simd::Level;
 use super::super::threads::{Pool, SharedPtr, until_stopped};
 use super::Rows;
+use crate::element;
 use anyid_ir::DType;
 use std::ops::Range;
 
@@ -121,7 +121,7 @@ impl Part<'_> {
     fn write(&mut self, sums: &Sums, divisor: f64) {
         let count = self.bytes.len() / self.dtype.bytes();
         for (at, sum) in sums.as_flattened()[..count].iter().enumerate() {
-            scalar::write(self.dtype, self.bytes, at, sum / divisor);
+            element::write(self.dtype, self.bytes, at, sum / divisor);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::element::{Memory, Slot, element, load, quad, size, store};
 use super::math;
+use super::matrices::{APART, SUMS_APART};
 use super::number::Number;
 use super::rows::store_piece;
 use cubecl::prelude::*;
@@ -12,6 +13,9 @@ use std::sync::Arc;
 
 /// Threads of a query.
 pub(crate) const PARTS: usize = 4;
+
+/// Queries of a cube, and keys of a block, where units for matrices multiply.
+pub(crate) const UNITS_TILE: usize = 32;
 
 /// Rows of an operand: where they are, and elements from one to the next.
 pub(crate) type Lines = (Slot, usize);
@@ -41,6 +45,8 @@ pub(crate) struct Attention {
     pub(crate) width: usize,
     /// Queries of a cube, and keys of a block.
     pub(crate) tile: usize,
+    /// Whether units for matrices multiply.
+    pub(crate) units: bool,
     /// Which numbers of the launch say how many queries, keys and pages there are.
     pub(crate) queries: usize,
     pub(crate) keys: usize,
@@ -53,13 +59,20 @@ impl Attention {
         2 * tile * (width + 1) + tile * (tile + 1)
     }
 
+    /// Bytes of shared memory where units for matrices multiply.
+    pub(crate) fn bytes_of_units(width: usize) -> usize {
+        let halves = 2 * UNITS_TILE * (width + APART) + UNITS_TILE * (UNITS_TILE + APART);
+        let sums = UNITS_TILE * (width + SUMS_APART) + UNITS_TILE * (UNITS_TILE + SUMS_APART);
+        2 * halves + 4 * sums
+    }
+
     /// Channels of a thread.
-    fn own(&self) -> usize {
+    pub(crate) fn own(&self) -> usize {
         self.width / PARTS
     }
 
     /// Neighbouring channels of a thread.
-    fn run(&self) -> usize {
+    pub(crate) fn run(&self) -> usize {
         if self.width.is_multiple_of(2 * PARTS) { 2 } else { 1 }
     }
 }
@@ -88,7 +101,18 @@ pub(crate) fn attention(memory: &mut Memory, #[comptime] a: Arc<Attention>) {
     let mut other = SharedMemory::<f32>::new(comptime!(a.tile * (a.width + 1)));
     let mut weights = SharedMemory::<f32>::new(comptime!(a.tile * (a.tile + 1)));
     let before = page * all_queries;
-    rows_of(memory, &mut query, comptime!(a.query), tile, width, before, first, queries, head);
+    rows_of(
+        memory,
+        &mut query,
+        comptime!(a.query),
+        tile,
+        width,
+        pitch,
+        before,
+        first,
+        queries,
+        head,
+    );
     let mut sums = Array::<f32>::new(comptime!(a.own()));
     #[unroll]
     for c in 0..comptime!(a.own()) {
@@ -100,7 +124,7 @@ pub(crate) fn attention(memory: &mut Memory, #[comptime] a: Arc<Attention>) {
     for block in 0..all_keys.div_ceil(tile) {
         let from = block * tile;
         let before = page * all_keys;
-        rows_of(memory, &mut other, comptime!(a.key), tile, width, before, from, keys, head);
+        rows_of(memory, &mut other, comptime!(a.key), tile, width, pitch, before, from, keys, head);
         sync_cube();
         #[unroll]
         for n in 0..comptime!(a.tile / PARTS) {
@@ -131,7 +155,18 @@ pub(crate) fn attention(memory: &mut Memory, #[comptime] a: Arc<Attention>) {
             let at = row * comptime!(a.tile + 1) + part + comptime!(n * PARTS);
             weights[at] = math::exponential(weights[at] - base);
         }
-        rows_of(memory, &mut other, comptime!(a.value), tile, width, before, from, keys, head);
+        rows_of(
+            memory,
+            &mut other,
+            comptime!(a.value),
+            tile,
+            width,
+            pitch,
+            before,
+            from,
+            keys,
+            head,
+        );
         sync_cube();
         total *= factor;
         #[unroll]
@@ -151,45 +186,64 @@ pub(crate) fn attention(memory: &mut Memory, #[comptime] a: Arc<Attention>) {
         sync_cube();
     }
     if i < queries {
-        // It is at least 1 but where there are no weights.
-        let all = math::larger(total, 1.0f32);
-        match comptime!(a.sums) {
-            Some(slot) => {
-                if part == 0 {
-                    let place = (page * comptime!(a.heads) + head) * all_queries + i;
-                    store::<f32>(memory, slot, place, largest + math::logarithm(all));
-                }
-            }
-            None => {}
-        }
-        let place = (page * all_queries + i) * comptime!(a.result.1) + head * width;
-        #[unroll]
-        for n in 0..comptime!(a.own() / a.run()) {
-            let mut values = Registry::<usize, f32>::new();
-            #[unroll]
-            for e in 0..comptime!(a.run()) {
-                values.insert(e, sums[comptime!(n * a.run() + e)] / all);
-            }
-            let channel = part * comptime!(a.run()) + comptime!(n * PARTS * a.run());
-            store_piece::<f32>(
-                memory,
-                &values,
-                comptime!(a.result.0),
-                place + channel,
-                comptime!(a.run()),
-            );
-        }
+        given(memory, a.clone(), &sums, page, head, i, part, all_queries, largest, total);
     }
 }
 
-/// Has the threads of a cube load rows of a head from `from` on, zeros behind the last.
+/// Stores the result of query `i` from the sums of a thread, and the logarithm of the sum of its weights.
 #[cube]
-pub(crate) fn rows_of(
+pub(crate) fn given(
+    memory: &mut Memory,
+    #[comptime] a: Arc<Attention>,
+    sums: &Array<f32>,
+    page: usize,
+    head: usize,
+    i: usize,
+    part: usize,
+    all_queries: usize,
+    largest: f32,
+    total: f32,
+) {
+    // It is at least 1 but where there are no weights.
+    let all = math::larger(total, 1.0f32);
+    match comptime!(a.sums) {
+        Some(slot) => {
+            if part == 0 {
+                let place = (page * comptime!(a.heads) + head) * all_queries + i;
+                store::<f32>(memory, slot, place, largest + math::logarithm(all));
+            }
+        }
+        None => {}
+    }
+    let place = (page * all_queries + i) * comptime!(a.result.1) + head * comptime!(a.width);
+    #[unroll]
+    for n in 0..comptime!(a.own() / a.run()) {
+        let mut values = Registry::<usize, f32>::new();
+        #[unroll]
+        for e in 0..comptime!(a.run()) {
+            values.insert(e, sums[comptime!(n * a.run() + e)] / all);
+        }
+        let channel = part * comptime!(a.run()) + comptime!(n * PARTS * a.run());
+        store_piece::<f32>(
+            memory,
+            &values,
+            comptime!(a.result.0),
+            place + channel,
+            comptime!(a.run()),
+        );
+    }
+}
+
+/// Has the threads of a cube load rows of a head from `from` on, zeros behind the last; lines of shared memory are
+/// `pitch` numbers apart.
+#[cube]
+pub(crate) fn rows_of<E: Numeric>(
     memory: &Memory,
-    to: &mut SharedMemory<f32>,
+    to: &mut SharedMemory<E>,
     #[comptime] lines: Lines,
     #[comptime] tile: usize,
     #[comptime] width: usize,
+    #[comptime] pitch: usize,
     before: usize,
     from: usize,
     count: usize,
@@ -205,19 +259,19 @@ pub(crate) fn rows_of(
             let line = at / comptime!(width / each);
             let channel = at % comptime!(width / each) * each;
             let row = from + line;
-            let into = line * comptime!(width + 1) + channel;
+            let into = line * pitch + channel;
             let place = (before + row) * comptime!(lines.1) + head * width + channel;
             if comptime!(slot.wide) {
                 if row < count {
                     let numbers = quad(memory, slot, place);
                     #[unroll]
                     for e in 0..each {
-                        to[into + e] = element::<f32>(numbers, slot, e);
+                        to[into + e] = E::cast_from(element::<f32>(numbers, slot, e));
                     }
                 } else {
                     #[unroll]
                     for e in 0..each {
-                        to[into + e] = 0.0f32;
+                        to[into + e] = E::from_int(0);
                     }
                 }
             } else {
@@ -225,7 +279,7 @@ pub(crate) fn rows_of(
                 if row < count {
                     value = load::<f32>(memory, slot, place);
                 }
-                to[into] = value;
+                to[into] = E::cast_from(value);
             }
         }
     }

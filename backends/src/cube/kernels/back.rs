@@ -88,8 +88,19 @@ pub(crate) fn back(memory: &mut Memory, #[comptime] b: Arc<Back>) {
     let before = page * all_own;
     let lines = comptime!(if b.by_keys { [b.key, b.value] } else { [b.query, b.slope] });
     let other_lines = comptime!(if b.by_keys { [b.query, b.slope] } else { [b.key, b.value] });
-    rows_of(memory, &mut mine, comptime!(lines[0]), tile, width, before, first, own, head);
-    rows_of(memory, &mut mine_too, comptime!(lines[1]), tile, width, before, first, own, head);
+    rows_of(memory, &mut mine, comptime!(lines[0]), tile, width, pitch, before, first, own, head);
+    rows_of(
+        memory,
+        &mut mine_too,
+        comptime!(lines[1]),
+        tile,
+        width,
+        pitch,
+        before,
+        first,
+        own,
+        head,
+    );
     let mut by_first = Array::<f32>::new(comptime!(b.own()));
     let mut by_second = Array::<f32>::new(comptime!(b.own()));
     #[unroll]
@@ -106,6 +117,7 @@ pub(crate) fn back(memory: &mut Memory, #[comptime] b: Arc<Back>) {
             comptime!(other_lines[0]),
             tile,
             width,
+            pitch,
             behind,
             from,
             other,
@@ -117,6 +129,7 @@ pub(crate) fn back(memory: &mut Memory, #[comptime] b: Arc<Back>) {
             comptime!(other_lines[1]),
             tile,
             width,
+            pitch,
             behind,
             from,
             other,

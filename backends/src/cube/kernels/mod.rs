@@ -21,6 +21,7 @@ pub(super) mod attention;
 mod back;
 pub(super) mod element;
 mod math;
+pub(super) mod matrices;
 pub(super) mod moves;
 pub(super) mod number;
 pub(super) mod product;
@@ -32,9 +33,11 @@ pub(super) use moves::{Check, Copy, Fill, Gather, Moved};
 pub(super) use product::{Exact, Product, Sides};
 pub(super) use rows::{Rows, Share};
 
+use anyid_ir::DType;
 use cubecl::ir::{ElemType, StorageType, UIntKind};
 use cubecl::prelude::*;
 use element::{Access, MemoryExpand, Quad};
+use half::{bf16, f16};
 use std::sync::Arc;
 
 /// What a kernel does.
@@ -156,12 +159,20 @@ impl CubeKernel for Kernel {
             Body::Fill(fill) => moves::fill::expand(scope, memory, *fill, threads),
             Body::Check(check) => moves::check::expand(scope, memory, *check, threads),
             Body::Moved(moved) => moves::moved::expand(scope, memory, *moved, threads),
+            Body::Product(product) if product.units => match product.left.dtype {
+                DType::F16 => matrices::product::expand::<f16>(scope, memory, product.clone()),
+                _ => matrices::product::expand::<bf16>(scope, memory, product.clone()),
+            },
             Body::Product(product) => {
                 product::product::expand(scope, memory, product.clone());
             }
             Body::Few(product) => {
                 product::few::expand(scope, memory, product.clone(), threads);
             }
+            Body::Attention(a) if a.units => match a.query.0.dtype {
+                DType::F16 => matrices::attention::expand::<f16>(scope, memory, a.clone()),
+                _ => matrices::attention::expand::<bf16>(scope, memory, a.clone()),
+            },
             Body::Attention(a) => attention::attention::expand(scope, memory, a.clone()),
             Body::Back(b) => back::back::expand(scope, memory, b.clone()),
             Body::BackBias(b) => back::back_bias::expand(scope, memory, b.clone(), threads),

@@ -1,10 +1,10 @@
 //! Elements that are moved as they are, tensors that are made of numbers alone, and the look for indices
 //! that name no row.
 //!
-//! A thread makes a whole word of the result where words lie evenly, else one element. What kind of number
-//! a moved element holds does not matter.
+//! A thread makes a whole vector of the result where rows are made of such, a whole word where words lie evenly,
+//! else one element. What kind of number a moved element holds does not matter.
 
-use super::element::{Memory, Slot, bits, load, picked, put, put_word, size};
+use super::element::{Memory, Quad, Slot, bits, load, picked, put, put_quad, put_word, quad, size};
 use super::math;
 use super::number::Number;
 use cubecl::prelude::*;
@@ -20,8 +20,12 @@ pub(crate) struct Flat {
 
 impl Flat {
     /// Elements of a thread.
-    fn piece(&self) -> usize {
-        if self.result.aligned { self.result.pack() } else { 1 }
+    pub(crate) fn piece(&self) -> usize {
+        match self.result {
+            slot if slot.wide => slot.vector(),
+            slot if slot.aligned => slot.pack(),
+            _ => 1,
+        }
     }
 }
 
@@ -37,6 +41,17 @@ pub(crate) struct CopyPart {
     /// First element in a line, and their number.
     pub(crate) first: usize,
     pub(crate) length: usize,
+}
+
+impl CopyPart {
+    /// Whether it is made of runs of `each` neighbours that begin at multiples of as many elements, in what is
+    /// copied and in the line.
+    pub(crate) fn is_wide(&self, each: usize) -> bool {
+        let whole = |elements: usize| elements.is_multiple_of(each);
+        let inside = whole(self.first) && whole(self.length);
+        let Some(((size, 1), outer)) = self.axes.split_last() else { return false };
+        inside && whole(self.offset) && whole(*size) && outer.iter().all(|(_, step)| whole(*step))
+    }
 }
 
 /// A copy of strided parts.
@@ -93,14 +108,20 @@ pub(crate) struct Check {
     pub(crate) found: Slot,
 }
 
-/// Words moved from one piece of memory to another, or one word to all of them.
+/// Words moved from one piece of memory to another, or one word to all of them; in vectors if both sides are wide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Moved {
     pub(crate) from: Option<Slot>,
     pub(crate) to: Slot,
-    /// Which number of the launch says how many words, and which what they are set to.
+    /// Which number of the launch says how many words or vectors, and which what words are set to.
     pub(crate) count: usize,
     pub(crate) value: usize,
+}
+
+impl Moved {
+    fn is_wide(&self) -> bool {
+        self.to.wide && self.from.is_none_or(|from| from.wide)
+    }
 }
 
 /// Which thread of the launch this is.
@@ -114,7 +135,11 @@ pub(crate) fn copy(memory: &mut Memory, #[comptime] copy: Arc<Copy>, #[comptime]
     let at = thread(threads);
     if at < size(memory, comptime!(copy.flat.count)) as usize {
         let slot = comptime!(copy.flat.result);
-        if comptime!(copy.flat.piece() == 1) {
+        if comptime!(slot.wide) {
+            let first = at * comptime!(copy.flat.piece());
+            let value = copied_vector(memory, copy.clone(), first);
+            put_quad(memory, slot, first, value);
+        } else if comptime!(copy.flat.piece() == 1) {
             let value = copied(memory, copy.clone(), at);
             put(memory, slot, at, value);
         } else {
@@ -143,18 +168,66 @@ fn copied(memory: &Memory, #[comptime] copy: Arc<Copy>, at: usize) -> u32 {
         match comptime!(copy.parts[p].from) {
             Some(slot) => {
                 if own >= first && own < first + length {
-                    let e = line * length + own - first;
-                    let mut place = comptime!(copy.parts[p].offset).runtime();
-                    #[unroll]
-                    for axis in 0..comptime!(copy.parts[p].axes.len()) {
-                        let axis_size = comptime!(copy.parts[p].axes[axis].0);
-                        let stride = comptime!(copy.parts[p].axes[axis].1);
-                        let inner = comptime!(
-                            copy.parts[p].axes[axis + 1..].iter().map(|a| a.0).product::<usize>()
-                        );
-                        place += e / inner % axis_size * stride;
-                    }
+                    let place = place_of(copy.clone(), p, line * length + own - first);
                     found = bits(memory, slot, place);
+                }
+            }
+            None => {}
+        }
+    }
+    found
+}
+
+/// Where element `e` of a part lies in what is copied.
+#[cube]
+fn place_of(#[comptime] copy: Arc<Copy>, #[comptime] part: usize, e: usize) -> usize {
+    let mut place = comptime!(copy.parts[part].offset).runtime();
+    #[unroll]
+    for axis in 0..comptime!(copy.parts[part].axes.len()) {
+        let axis_size = comptime!(copy.parts[part].axes[axis].0);
+        let stride = comptime!(copy.parts[part].axes[axis].1);
+        let inner =
+            comptime!(copy.parts[part].axes[axis + 1..].iter().map(|a| a.0).product::<usize>());
+        place += e / inner % axis_size * stride;
+    }
+    place
+}
+
+/// The vector of a copy whose first element is number `at`: all of it is of one part.
+#[cube]
+fn copied_vector(memory: &Memory, #[comptime] copy: Arc<Copy>, at: usize) -> Quad {
+    let line = at / comptime!(copy.line);
+    let own = at % comptime!(copy.line);
+    let each = comptime!(copy.flat.result.vector());
+    let mut found = Quad::empty();
+    #[unroll]
+    for word in 0..comptime!(4usize) {
+        found[word] = 0u32;
+    }
+    #[unroll]
+    for p in 0..comptime!(copy.parts.len()) {
+        let first = comptime!(copy.parts[p].first);
+        let length = comptime!(copy.parts[p].length);
+        match comptime!(copy.parts[p].from) {
+            Some(slot) => {
+                if own >= first && own < first + length {
+                    let e = line * length + own - first;
+                    if comptime!(slot.wide && copy.parts[p].is_wide(each)) {
+                        found = quad(memory, slot, place_of(copy.clone(), p, e));
+                    } else {
+                        #[unroll]
+                        for word in 0..comptime!(4usize) {
+                            let mut value = 0u32;
+                            #[unroll]
+                            for n in 0..comptime!(slot.pack()) {
+                                let inside = comptime!(word * slot.pack() + n);
+                                let place = place_of(copy.clone(), p, e + inside);
+                                value |= bits(memory, slot, place)
+                                    << comptime!(n as u32 * 8 * slot.dtype.bytes() as u32);
+                            }
+                            found[word] = value;
+                        }
+                    }
                 }
             }
             None => {}
@@ -168,7 +241,14 @@ pub(crate) fn gather(memory: &mut Memory, #[comptime] gather: Gather, #[comptime
     let at = thread(threads);
     if at < size(memory, comptime!(gather.flat.count)) as usize {
         let slot = comptime!(gather.flat.result);
-        if comptime!(gather.flat.piece() == 1) {
+        if comptime!(slot.wide) {
+            let first = at * comptime!(gather.flat.piece());
+            let width = comptime!(gather.width);
+            let rows = comptime!(gather.rows);
+            let row = picked(memory, comptime!(gather.indices), first / width, rows);
+            let value = quad(memory, comptime!(gather.table), row * width + first % width);
+            put_quad(memory, slot, first, value);
+        } else if comptime!(gather.flat.piece() == 1) {
             let value = gathered(memory, gather, at);
             put(memory, slot, at, value);
         } else {
@@ -329,10 +409,25 @@ pub(crate) fn check(memory: &mut Memory, #[comptime] check: Check, #[comptime] t
 pub(crate) fn moved(memory: &mut Memory, #[comptime] moved: Moved, #[comptime] threads: u32) {
     let at = thread(threads);
     if at < size(memory, comptime!(moved.count)) as usize {
-        let word = match comptime!(moved.from) {
-            Some(from) => bits(memory, from, at),
-            None => size(memory, comptime!(moved.value)),
-        };
-        put(memory, comptime!(moved.to), at, word);
+        if comptime!(moved.is_wide()) {
+            let value = match comptime!(moved.from) {
+                Some(from) => quad(memory, from, at * 4),
+                None => {
+                    let mut all = Quad::empty();
+                    #[unroll]
+                    for word in 0..comptime!(4usize) {
+                        all[word] = size(memory, comptime!(moved.value));
+                    }
+                    all
+                }
+            };
+            put_quad(memory, comptime!(moved.to), at * 4, value);
+        } else {
+            let word = match comptime!(moved.from) {
+                Some(from) => bits(memory, from, at),
+                None => size(memory, comptime!(moved.value)),
+            };
+            put(memory, comptime!(moved.to), at, word);
+        }
     }
 }

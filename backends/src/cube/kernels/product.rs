@@ -7,6 +7,7 @@
 
 use super::element::{Memory, Slot, element, load, picked, quad, size, store};
 use super::math;
+use super::matrices::{APART, SUMS_APART};
 use super::number::Number;
 use super::rows::store_piece;
 use crate::cube::tune::Tile;
@@ -84,18 +85,20 @@ pub(crate) struct Product {
     pub(crate) rows: usize,
     pub(crate) pages: usize,
     pub(crate) tile: Tile,
+    /// Whether units for matrices multiply.
+    pub(crate) units: bool,
     pub(crate) end: End,
 }
 
 impl Product {
     /// Rows and columns of a tile.
-    fn lines(&self) -> usize {
+    pub(crate) fn lines(&self) -> usize {
         self.tile.side * OWN
     }
 
-    /// Numbers of shared memory from one summand to the next.
-    fn pitch(&self) -> usize {
-        self.lines() + 1
+    /// Numbers of shared memory from one summand to the next; with units, from one row or column to the next.
+    pub(crate) fn pitch(&self) -> usize {
+        if self.units { self.tile.depth + APART } else { self.lines() + 1 }
     }
 
     /// The left side or the right.
@@ -118,6 +121,12 @@ impl Product {
     /// Floats of shared memory.
     pub(crate) fn floats(tile: Tile) -> usize {
         2 * tile.depth * (tile.side * OWN + 1)
+    }
+
+    /// Bytes of shared memory where units for matrices multiply.
+    pub(crate) fn bytes_of_units(tile: Tile) -> usize {
+        let lines = tile.side * OWN;
+        2 * 2 * lines * (tile.depth + APART) + 4 * lines * (lines + SUMS_APART)
     }
 
     /// Threads of a cube.
@@ -240,9 +249,9 @@ pub(crate) fn finished(
 /// Has the threads of a cube load a side of a tile: `count` lines there are from `first` on, summands from `from` on,
 /// zeros behind the last.
 #[cube]
-fn fetched(
+pub(crate) fn fetched<E: Numeric>(
     memory: &Memory,
-    to: &mut SharedMemory<f32>,
+    to: &mut SharedMemory<E>,
     #[comptime] product: Arc<Product>,
     #[comptime] is_right: bool,
     page: usize,
@@ -255,12 +264,15 @@ fn fetched(
     let deep = comptime!(product.tile.depth / product.each(is_right));
     let all = comptime!(product.lines() * deep);
     let pitch = comptime!(product.pitch());
+    let units = comptime!(product.units);
+    let next = comptime!(if product.units { 1 } else { product.pitch() });
     let k = comptime!(product.k);
     for turn in 0..comptime!(product.turns(is_right)) {
         let at = UNIT_POS as usize + turn * comptime!(product.threads() as usize);
         let line = at / deep;
         let inner = at % deep * each;
         if at < all {
+            let into = if units { line * pitch + inner } else { inner * pitch + line };
             let there = from + inner < k && first + line < count;
             if comptime!(slot.wide) {
                 if there {
@@ -272,12 +284,13 @@ fn fetched(
                     let numbers = quad(memory, slot, place);
                     #[unroll]
                     for e in 0..each {
-                        to[(inner + e) * pitch + line] = element::<f32>(numbers, slot, e);
+                        let number = element::<f32>(numbers, slot, e);
+                        to[into + comptime!(e * next)] = E::cast_from(number);
                     }
                 } else {
                     #[unroll]
                     for e in 0..each {
-                        to[(inner + e) * pitch + line] = 0.0f32;
+                        to[into + comptime!(e * next)] = E::from_int(0);
                     }
                 }
             } else {
@@ -289,7 +302,7 @@ fn fetched(
                         left_of(memory, product.clone(), page, first + line, from + inner)
                     };
                 }
-                to[inner * pitch + line] = value;
+                to[into] = E::cast_from(value);
             }
         }
     }

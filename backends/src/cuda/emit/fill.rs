@@ -5,7 +5,7 @@
 
 use super::writer::{Writer, double, element};
 use super::{Emitted, Place};
-use crate::cpu::write_element;
+use crate::element::write;
 use anyid_ir::DType;
 use anyid_ir::decompose::timestep_frequency;
 use anyid_ir::kernel::Fill;
@@ -42,7 +42,7 @@ fn constant(out: &mut Writer, values: &[f64], result: &Place) {
     let dtype = result.ty.dtype;
     let mut bytes = vec![0; values.len() * dtype.bytes()];
     for (at, value) in values.iter().enumerate() {
-        write_element(dtype, &mut bytes, at, *value);
+        write(dtype, &mut bytes, at, *value);
     }
     out.constants(element(dtype), bytes);
     let at = if values.len() == 1 { "0" } else { "at" };
@@ -89,7 +89,7 @@ fn buckets_of(out: &mut Writer, buckets: usize, max_distance: usize) {
     let mut bytes = Vec::new();
     let thresholds = anyid_ir::decompose::bucket_thresholds(buckets, max_distance);
     for threshold in &thresholds {
-        write_element(DType::I32, &mut place, 0, f64::from(*threshold));
+        write(DType::I32, &mut place, 0, f64::from(*threshold));
         bytes.extend_from_slice(&place);
     }
     // An empty list has no memory.

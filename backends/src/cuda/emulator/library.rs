@@ -176,7 +176,7 @@ type Change = dyn Fn(String) -> String + Send + Sync;
 
 impl Kernels {
     pub(super) fn new(compiler: Compiler, cache: Option<&str>) -> Result<Self, OpenError> {
-        let cache = Cache::open(KEPT, cache)?;
+        let cache = Cache::open(KEPT, cache).map_err(OpenError::Failed)?;
         let (loaded, changed) = (Mutex::new(BTreeMap::new()), Box::new(|source: String| source));
         Ok(Self { compiler, cache, loaded, changed })
     }

@@ -66,12 +66,17 @@ impl Compile for Compiler {
 pub(super) struct Kernels {
     own: choose::Kernels,
     compiler: Box<dyn Compile>,
-    cache: Cache,
+    /// Where machine code is kept, if anywhere.
+    cache: Option<Cache>,
     loaded: Mutex<BTreeMap<String, (Module, Function)>>,
 }
 
 impl Kernels {
-    pub(super) fn new(own: choose::Kernels, compiler: Box<dyn Compile>, cache: Cache) -> Self {
+    pub(super) fn new(
+        own: choose::Kernels,
+        compiler: Box<dyn Compile>,
+        cache: Option<Cache>,
+    ) -> Self {
         Self { own, compiler, cache, loaded: Mutex::default() }
     }
 
@@ -155,7 +160,7 @@ impl Kernels {
             let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
             while let Some((at, kernel)) = take() {
                 let key = self.key(kernel);
-                let code = match self.cache.read(&key) {
+                let code = match self.cache.as_ref().and_then(|cache| cache.read(&key)) {
                     Some(code) => code,
                     None => self.make(kernel, &key)?,
                 };
@@ -178,7 +183,10 @@ impl Kernels {
 
     fn make(&self, kernel: &Emitted, key: &str) -> Result<Vec<u8>, Box<Fault>> {
         let code = self.compiler.compile(kernel, &self.own.compiled)?;
-        self.cache.write(key, &code)?;
+        if let Some(cache) = &self.cache {
+            // What cannot be kept is made again by the next process.
+            let _ = cache.write(key, &code);
+        }
         Ok(code)
     }
 

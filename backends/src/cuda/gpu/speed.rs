@@ -184,7 +184,7 @@ fn random(dtype: DType) -> Vec<u8> {
     let count = RANDOM / dtype.bytes();
     let mut out = vec![0; RANDOM];
     for at in 0..count {
-        crate::cpu::write_element(dtype, &mut out, at, f64::from(next()));
+        crate::element::write(dtype, &mut out, at, f64::from(next()));
     }
     out
 }

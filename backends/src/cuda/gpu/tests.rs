@@ -93,7 +93,7 @@ fn device_of(
     let own = choose::kernels("a GPU", (8, 0)).unwrap();
     let own = choose::Kernels { compiled: compiled.to_owned(), ..own };
     let target = targets::cuda().into_iter().find(|target| target.name == own.target).unwrap();
-    let cache = Cache::open(KEPT, folder.0.to_str()).unwrap();
+    let cache = Cache::open(KEPT, folder.0.to_str()).ok();
     let about = About {
         name: "cuda:0".to_owned(),
         words: String::new(),
@@ -635,7 +635,7 @@ fn code_is_compiled_once_and_what_is_damaged_old_or_refused_is_compiled_again() 
 }
 
 #[test]
-fn code_that_cannot_be_made_kept_or_loaded_is_an_error() {
+fn code_that_cannot_be_made_or_loaded_is_an_error() {
     let (folder, faked) = (Folder::new("refused"), idle(true));
     let prepare = |device: &Arc<Gpu>| {
         let plan = step();
@@ -653,9 +653,28 @@ fn code_that_cannot_be_made_kept_or_loaded_is_an_error() {
     let fault = prepare(&old);
     assert_eq!(fault.code, "E0861");
     assert!(fault.place.expect("the kernel is named").starts_with("kernel "));
-    let full = device(&folder, &faked);
+}
+
+#[test]
+fn code_that_cannot_be_kept_is_compiled_by_every_process() {
+    let (folder, compiler) = (Folder::new("unkept"), Counting::default());
+    let made = || compiler.made.swap(0, Ordering::Relaxed);
+    let opened = || {
+        let (compiler, how) = (compiler.clone(), Launching::Graphs);
+        device_of(&folder, &idle(true), compiler, "sm_80", how)
+    };
+    // The folder goes while the device is open.
+    let device = opened();
     std::fs::remove_dir_all(&folder.0).unwrap();
-    assert_eq!(prepare(&full).code, "E0852");
+    drop(prepared(&device, vec![step()]));
+    assert_eq!(made(), 6);
+    // It cannot be made.
+    std::fs::write(&folder.0, b"a file").unwrap();
+    let device = opened();
+    drop(prepared(&device, vec![step()]));
+    drop(prepared(&device, vec![step()]));
+    assert_eq!(made(), 6, "once for the device");
+    std::fs::remove_file(&folder.0).unwrap();
 }
 
 #[test]
@@ -737,7 +756,7 @@ mod executed {
         let own = Arc::get_mut(&mut device).expect("nobody else has it");
         let capability = if architecture == Architecture::Sm90a { (9, 0) } else { (8, 0) };
         let kernels = choose::kernels("a GPU", capability).unwrap();
-        let cache = Cache::open(KEPT, folder.0.to_str()).unwrap();
+        let cache = Cache::open(KEPT, folder.0.to_str()).ok();
         own.kernels = Kernels::new(kernels, Box::new(Counting::default()), cache);
         device
     }

@@ -2,9 +2,9 @@
 
 use super::super::{Bound, Codes, Layout, Prepared};
 use crate::buffer::AlignedBytes;
-use crate::cpu::scalar;
 use crate::cpu::simd::Level;
 use crate::cpu::threads::Pool;
+use crate::element;
 use anyid_ir::kernel::{
     Access, Columns, Instruction, Kernel, RowFn, RowKernel, RowMap, RowReduce, text::print,
 };
@@ -51,7 +51,7 @@ fn elements(draws: &mut Draws, dtype: DType, count: usize) -> AlignedBytes {
             1 => f64::from(f32::from_bits(draws.below(usize::MAX) as u32)),
             _ => draws.below(1 << 20) as f64 / f64::from(1 << 17) - 4.0,
         };
-        scalar::write(dtype, out.bytes_mut(), at, value);
+        element::write(dtype, out.bytes_mut(), at, value);
     }
     out
 }
@@ -203,7 +203,7 @@ fn run(prepared: &Prepared, kernel: &RowKernel, memory: &[AlignedBytes]) -> Vec<
 /// The elements with every NaN the same.
 fn values(kernel: &RowKernel, results: &[AlignedBytes]) -> Vec<Vec<u64>> {
     let of = |(ty, bytes): (&TensorType, &AlignedBytes)| {
-        let value = |at| scalar::read(ty.dtype, bytes.bytes(), at);
+        let value = |at| element::read(ty.dtype, bytes.bytes(), at);
         let bits = |value: f64| if value.is_nan() { u64::MAX } else { value.to_bits() };
         (0..ty.elements()).map(value).map(bits).collect()
     };
