@@ -58,6 +58,7 @@ const PACKAGES: &[&str] = &[
     "runtime/files",
     "runtime/study",
     "runtime/guard",
+    "runtime/evaluation",
     "runtime/http",
     "runtime/provenance",
     "runtime",

@@ -150,3 +150,47 @@ fn a_full_disk_while_a_video_is_written_loses_nothing() {
         assert!(a == b, "{name}");
     }
 }
+
+#[test]
+fn faces_of_videos_are_compared_with_those_of_their_references() {
+    let folder = world(&samples());
+    let refused = folder.run(&format!("{LORA} --set validate.config=eval.toml"));
+    refused.fails("E0956").says("validate.config");
+    folder.run(&format!("{LORA} {VIDEOS} --set validate.config=eval.toml")).fails("E0911");
+    folder.write("eval.toml", "");
+    let none = folder.run(&format!("{LORA} {VIDEOS} --set validate.config=eval.toml"));
+    none.fails("E1706").says("compare no faces");
+    let Some(mtcnn) = std::env::var_os("ANYID_MTCNN") else {
+        println!("skipped: ANYID_MTCNN names no folder of MTCNN");
+        return;
+    };
+    let network = common::repository().join("runtime/evaluation/tests/models/embedding.onnx");
+    let text = format!(
+        "frames = 3\n[face]\nkind = \"mtcnn\"\npath = \"{}\"\n[arc]\npath = \"{}\"\n",
+        std::path::Path::new(&mtcnn).display(),
+        network.display()
+    );
+    folder.write("eval.toml", text);
+    // The face fills the reference, so that it is found in 64x64 pixels.
+    let near = |v: &mut serde_json::Value| {
+        v["references"][0]["crop"] = serde_json::json!([160, 40, 290, 200]);
+    };
+    common::training::write_lines(&folder, &[sample("s_1", 10, near), sample("s_2", 30, near)]);
+    folder.run(&format!("{LORA} -o plain")).fine();
+    let words = format!("{LORA} {VIDEOS} --set validate.config=eval.toml");
+    let done = folder.run(&words).fine();
+    assert!(done.err.contains("update 5: Holi "), "{}", done.err);
+    let file = "run/samples/000005.identity.json";
+    let found: serde_json::Value = serde_json::from_slice(&bytes(&folder, file)).unwrap();
+    let video = &found["videos"]["s_1"];
+    assert_eq!((&found["step"], &video["references"]), (&5.into(), &1.into()));
+    // What tiny networks make has no face.
+    assert_eq!((&found["holi"], &found["coverage"]), (&0.0.into(), &0.0.into()));
+    // It changes nothing that is learned, and is made again where it is missing.
+    let [a, b] = ["run", "plain"].map(|run| bytes(&folder, &format!("{run}/adapter.safetensors")));
+    assert!(a == b);
+    let before = bytes(&folder, file);
+    std::fs::remove_file(folder.path(file)).unwrap();
+    folder.run(&format!("{words} --resume")).fine();
+    assert!(bytes(&folder, file) == before);
+}

@@ -21,6 +21,7 @@ pub mod training;
 pub mod weights;
 
 pub use anyid_backends as backends;
+pub use anyid_evaluation as evaluation;
 pub use anyid_files::output as files;
 pub use anyid_files::{checkpoint, input, media, places, shard};
 pub use anyid_ir as ir;

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("anyid-guard", &["anyid-files", "anyid-noise"]),
     ("anyid-provenance", &["anyid-files", "anyid-guard"]),
     ("anyid-study", &["anyid-files"]),
+    ("anyid-evaluation", &["anyid-files", "anyid-guard", "anyid-study"]),
     (
         "anyid-runtime",
         &[
@@ -28,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "anyid-passes",
             "anyid-backends",
             "anyid-models",
+            "anyid-evaluation",
             "anyid-files",
             "anyid-noise",
             "anyid-guard",

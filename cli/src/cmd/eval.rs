@@ -1,4 +1,10 @@
-//! `eval`: what methods are measured by.
+//! `eval`: how well systems keep a person and follow a prompt. The library measures; here are flags,
+//! progress and what is printed.
+
+mod generate;
+mod report;
+mod score;
+mod set;
 
 use crate::output;
 use crate::render::Failure;
@@ -13,12 +19,26 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// What is made for an evaluation.
+/// The steps of an evaluation.
 #[derive(Debug, Subcommand)]
 pub enum EvalVerb {
+    /// Say whether an evaluation set is any good: references, views, persons, consent.
+    Check(set::Check),
     /// Write prompts of portrait videos: fifty that say everything, and the same without what references
     /// should keep.
     Prompts(Prompts),
+    /// Draw cases: the people of a set with prompts.
+    Cases(set::Cases),
+    /// Make the videos of cases, as the method does it or without a part of it.
+    Generate(generate::Generate),
+    /// Score the videos of systems.
+    Run(score::Run),
+    /// Write a page about a run: tables, intervals, comparisons, frames.
+    Report(report::Report),
+    /// Say what has changed from one run to another, case by case.
+    Diff(report::Compare),
+    /// Fail where a run is worse than another by more than it may be.
+    Gate(report::Gate),
 }
 
 /// Which prompts are written, and where.
@@ -63,18 +83,35 @@ pub enum DropPolicy {
 impl EvalVerb {
     /// Whether JSON is printed.
     pub fn wants_json(&self) -> bool {
-        let Self::Prompts(args) = self;
-        args.json
+        match self {
+            Self::Check(args) => args.json,
+            Self::Prompts(args) => args.json,
+            Self::Cases(args) => args.json,
+            Self::Generate(args) => args.json(),
+            Self::Run(args) => args.json,
+            Self::Report(args) => args.json,
+            Self::Diff(args) => args.json,
+            Self::Gate(args) => args.json,
+        }
     }
 }
 
 /// Runs the verb.
 ///
 /// # Errors
-/// E0900 for a number that the fixed set does not have, those of the server, E101x.
+/// E17xx; E0900 for a number of prompts that the fixed set does not have, those of servers and models,
+/// E101x.
 pub fn run(verb: EvalVerb) -> std::result::Result<(), Failure> {
-    let EvalVerb::Prompts(args) = verb;
-    prompts(&args)?;
+    match verb {
+        EvalVerb::Check(args) => set::check(&args)?,
+        EvalVerb::Prompts(args) => prompts(&args)?,
+        EvalVerb::Cases(args) => set::cases(&args)?,
+        EvalVerb::Generate(args) => return generate::run(&args),
+        EvalVerb::Run(args) => score::run(&args)?,
+        EvalVerb::Report(args) => report::report(&args)?,
+        EvalVerb::Diff(args) => report::diff(&args)?,
+        EvalVerb::Gate(args) => report::gate(&args)?,
+    }
     Ok(())
 }
 

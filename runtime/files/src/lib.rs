@@ -9,10 +9,13 @@ pub mod checkpoint;
 pub mod error;
 pub mod input;
 pub mod manifest;
+pub mod markup;
 pub mod media;
 pub mod output;
 pub mod places;
+pub mod resample;
 pub mod shard;
+pub mod table;
 #[cfg(test)]
 mod testing;
 mod threads;

@@ -359,6 +359,11 @@ impl Records {
         Ok(())
     }
 
+    /// Adds a record that was read, with the file it is in.
+    pub fn add(&mut self, path: PathBuf, record: Record, value: Value) {
+        self.list.push((path, record, value));
+    }
+
     /// All records with the files they are in.
     pub fn iter(&self) -> impl Iterator<Item = (&Path, &Record)> {
         self.list.iter().map(|(path, record, _)| (path.as_path(), record))

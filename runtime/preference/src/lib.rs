@@ -21,13 +21,13 @@ pub mod rule;
 pub mod server;
 pub mod status;
 pub mod study;
-mod table;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod votes;
 
+use anyid_files::table;
 pub use assign::{Item, Progress};
 pub use people::{Person, Role};
 pub use project::{Kind, Project, Settings};

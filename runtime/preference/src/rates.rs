@@ -1,6 +1,7 @@
 //! Rates of winning with honest intervals, tests, and a ranking (annotate.md §7.1).
 
 use crate::random::Draws;
+pub use anyid_files::resample::{holm, middle};
 
 /// The 97.5 % point of the normal distribution.
 const Z: f64 = 1.959964;
@@ -30,29 +31,6 @@ pub fn sign_test(wins: u64, decided: u64) -> f64 {
         term += ((decided - k) as f64 / (k + 1) as f64).ln();
     }
     (2.0 * sum).min(1.0)
-}
-
-/// The p values after Holm's correction (1979), in their order.
-pub fn holm(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
-    let (mut corrected, mut least) = (vec![0.0; values.len()], 0.0f64);
-    for (rank, at) in order.into_iter().enumerate() {
-        least = least.max((values.len() - rank) as f64 * values[at]).min(1.0);
-        corrected[at] = least;
-    }
-    corrected
-}
-
-/// The 2.5 % and 97.5 % points of values, between neighbours by their distance.
-pub fn middle(values: &mut [f64]) -> [f64; 2] {
-    values.sort_by(f64::total_cmp);
-    [0.025, 0.975].map(|share| {
-        let place = share * (values.len() - 1) as f64;
-        let (low, part) = (place.floor() as usize, place.fract());
-        let high = (low + 1).min(values.len() - 1);
-        values[low] + part * (values[high] - values[low])
-    })
 }
 
 /// The median; 0 of nothing.
@@ -164,15 +142,6 @@ mod tests {
         assert!((sign_test(0, 10) - 2.0 / 1024.0).abs() < 1e-15);
         // Of eight hundred the powers of a half alone have no double.
         assert!(sign_test(560, 800) > 0.0 && sign_test(560, 8000) < 1e-300);
-    }
-
-    #[test]
-    fn corrections_of_holm_keep_their_order() {
-        let corrected = holm(&[0.01, 0.04, 0.03, 0.005]);
-        for (value, expected) in corrected.iter().zip([0.03, 0.06, 0.06, 0.02]) {
-            assert!((value - expected).abs() < 1e-12, "{corrected:?}");
-        }
-        assert_eq!(holm(&[0.9, 0.8]), [1.0, 1.0]);
     }
 
     #[test]

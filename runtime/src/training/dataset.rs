@@ -63,6 +63,8 @@ pub struct Item {
     pub(super) classes: Vec<Option<usize>>,
     /// What the first target and the primary reference were read from.
     pub(super) shown: [Clip; 2],
+    /// What its references were read from, where the transformer is trained.
+    pub(super) read: Vec<Clip>,
 }
 
 /// Something that a prompt may say or frames may show, and what there is of it.

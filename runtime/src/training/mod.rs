@@ -20,6 +20,7 @@ mod faults;
 mod first;
 mod fitting;
 mod group;
+mod identity;
 mod judging;
 mod labels;
 mod learner;
@@ -49,6 +50,7 @@ pub use anyid_files::manifest::Field;
 pub use checkpoint::lock;
 pub use dataset::{Condition, Dataset, Item};
 pub use faults::Fault;
+pub use identity::Alike;
 pub use judging::Right;
 pub use memory::Memory;
 pub use outlook::{GOES_ON, LevelRow, Outlook, Shape, Sheet};
@@ -137,6 +139,13 @@ pub enum Event {
         step: u64,
         /// What it read as it should be.
         right: Right,
+    },
+    /// Faces of these videos were compared with those of their references.
+    Compared {
+        /// Updates that were made.
+        step: u64,
+        /// How alike they are.
+        alike: Alike,
     },
     /// Clips and prompts that were encoded, and in total.
     Encoded {

@@ -580,6 +580,7 @@ mod tests {
             tokens: Vec::new(),
             classes: Vec::new(),
             shown: [clip.clone(), clip.clone()],
+            read: Vec::new(),
         };
         let items: Vec<Item> = lines.iter().map(item).collect();
         let mut settings = Settings::default();

@@ -449,6 +449,7 @@ impl Preparation<'_> {
             tokens,
             classes,
             shown,
+            read: sample.references.clone(),
         })))
     }
 
@@ -725,6 +726,7 @@ fn prompt_of(sample: &Sample, tokens: Vec<u32>) -> Item {
         tokens,
         classes: Vec::new(),
         shown: [clip.clone(), clip.clone()],
+        read: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@ use super::cause::Cause;
 use super::checkpoint::{CHECKPOINT, Folder, LOCK, Record, record_of};
 use super::dataset::{Dataset, Item};
 use super::faults::Gathered;
+use super::identity::Comparing;
 use super::judging::Judging;
 use super::log::{EVENTS, LOG};
 use super::memory::Memory;
@@ -435,6 +436,7 @@ impl<'t> Training<'t> {
         own.extend(asked.err());
         faults.note(sources::refuse_all(own, settings.file()))?;
         faults.note(Judging::open(settings, &[], self.backend))?;
+        faults.note(Comparing::open(settings))?;
         let model = with_adapters(settings, model, faults)?;
         let Some(sound) = model.as_ref().filter(|_| faults.is_empty()) else { return Ok(model) };
         sound.warnings.iter().for_each(|warning| events(Event::Warning(warning.clone())));

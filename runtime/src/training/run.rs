@@ -10,6 +10,7 @@ use super::checkpoint::{CHECKPOINT, Folder, Record};
 use super::dataset::{Dataset, Slot};
 use super::draws::{Levels, order};
 use super::group::Calls;
+use super::identity::Comparing;
 use super::judging::Judging;
 use super::learner::{Learner, Numbers};
 use super::log::Log;
@@ -60,6 +61,7 @@ pub struct Loop<'l> {
     norms: BTreeMap<String, f64>,
     /// What reads the videos.
     judging: Option<Judging>,
+    comparing: Option<Comparing>,
     /// The groups of a batch, by its number.
     groups: (u64, Vec<Together>),
     began: (Instant, u64),
@@ -118,6 +120,7 @@ impl<'l> Loop<'l> {
         let sets: Vec<&Dataset> = std::iter::once(&data).chain(&validation).collect();
         cancel.check("while compiling")?;
         let judging = Judging::of(settings, validation.as_ref().unwrap_or(&data), backend)?;
+        let comparing = Comparing::open(settings)?;
         let beside = Memory::beside(settings, model, backend, (&sets, judging.as_ref()), cancel)?;
         let (asked, of) = ((&calls, measured, beside), (settings, kind));
         let mut network = Network::open(objective, backend, of, asked, cancel)?;
@@ -207,6 +210,7 @@ impl<'l> Loop<'l> {
             log,
             norms,
             judging,
+            comparing,
             groups: (u64::MAX, Vec::new()),
             began,
             saved: None,
@@ -232,7 +236,7 @@ impl<'l> Loop<'l> {
         loop {
             let open = self.record.position.row.is_some();
             let done = self.record.position.updates >= self.settings.train.steps;
-            let shown = open || self.missing_videos().is_empty();
+            let shown = open || (self.missing_videos().is_empty() && !self.to_compare());
             if !open && shown && (done || self.ends_early()) {
                 break;
             }
@@ -441,7 +445,23 @@ impl<'l> Loop<'l> {
             let right = sampler.videos(data, (step, missing), made)?;
             right.into_iter().for_each(|right| events(Event::Judged { step, right }));
             Ok(())
-        })
+        })?;
+        // Where it was told to stop, videos are missing.
+        if self.to_compare() && self.missing_videos().is_empty() && !cancel.is_cancelled() {
+            let data = self.validation.as_ref().unwrap_or(&self.data);
+            let comparing = self.comparing.as_mut();
+            let alike = comparing.map(|own| own.compare(self.settings, data, step)).transpose()?;
+            alike.into_iter().for_each(|alike| events(Event::Compared { step, alike }));
+        }
+        Ok(())
+    }
+
+    /// Whether videos of this moment are to be compared with their references.
+    fn to_compare(&self) -> bool {
+        let updates = self.record.position.updates;
+        samples::is_due(self.settings, &self.record.position)
+            && self.comparing.is_some()
+            && !Comparing::path(&self.settings.run.folder.join(samples::SAMPLES), updates).exists()
     }
 
     fn moved(&self) -> Result<BTreeMap<String, f64>> {

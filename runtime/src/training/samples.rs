@@ -25,17 +25,28 @@ use std::path::{Path, PathBuf};
 /// Name of their folder in that of the run.
 pub const SAMPLES: &str = "samples";
 
-/// Samples of `data` whose videos are due at this moment and not there, by place, with their paths.
-pub fn missing(settings: &Settings, position: &Position, data: &Dataset) -> Vec<(usize, PathBuf)> {
+/// Whether videos are due at this moment.
+pub fn is_due(settings: &Settings, position: &Position) -> bool {
     let (step, run) = (position.updates, &settings.run);
     let behind_update = position.samples == step * settings.train.batch;
     let due = step == settings.train.steps || step.is_multiple_of(run.checkpoint_every);
-    if run.samples == 0 || step == 0 || !due || !behind_update {
+    run.samples > 0 && step > 0 && due && behind_update
+}
+
+/// The video of a sample behind update `step`, in `folder`.
+pub fn video_path(folder: &Path, step: u64, id: &str) -> PathBuf {
+    folder.join(format!("{step:06}-{id}.mp4"))
+}
+
+/// Samples of `data` whose videos are due at this moment and not there, by place, with their paths.
+pub fn missing(settings: &Settings, position: &Position, data: &Dataset) -> Vec<(usize, PathBuf)> {
+    let (step, run) = (position.updates, &settings.run);
+    if !is_due(settings, position) {
         return Vec::new();
     }
     let items = data.items.iter().take(run.samples).enumerate();
     let folder = run.folder.join(SAMPLES);
-    let paths = items.map(|(at, item)| (at, folder.join(format!("{step:06}-{}.mp4", item.id))));
+    let paths = items.map(|(at, item)| (at, video_path(&folder, step, &item.id)));
     let paths: Vec<(usize, PathBuf)> = paths.collect();
     // A judge reads all of them or none: what it read is one file.
     let judged = run.judge.is_some();

@@ -42,6 +42,8 @@ pub struct Settings {
     pub dpo: DpoSettings,
     /// Where results go, and how often.
     pub run: RunSettings,
+    /// How much videos look like the person.
+    pub validate: ValidateSettings,
     /// Where the values are from.
     #[serde(skip)]
     sources: Sources,
@@ -268,6 +270,14 @@ pub struct RunSettings {
     pub judge: Option<PathBuf>,
 }
 
+/// How much the videos of `run.samples` look like the person of their references.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ValidateSettings {
+    /// Settings of an evaluation, with what finds faces and what compares them.
+    pub config: Option<PathBuf>,
+}
+
 impl Default for VideoSettings {
     fn default() -> Self {
         Self { width: 1280, height: 704, frames: 121, fps: 24.0 }
@@ -348,7 +358,7 @@ const DPO_RATE: f64 = 1e-5;
 
 /// Keys in which a run that goes on may differ from what it was: they change no value before its end.
 /// The manifest is compared by its hash.
-const MAY_CHANGE: [&str; 17] = [
+const MAY_CHANGE: [&str; 18] = [
     "train.steps",
     "train.keep",
     "train.budget",
@@ -358,6 +368,7 @@ const MAY_CHANGE: [&str; 17] = [
     "run.samples",
     "run.sample_steps",
     "run.judge",
+    "validate.config",
     "data.manifest",
     "data.sha256",
     "data.validation",
@@ -529,6 +540,7 @@ impl Settings {
             ("run.validate_every", self.run.validate_every > 0, "1 or more"),
             ("run.validation_draws", self.run.validation_draws > 0, "1 or more"),
             ("run.judge", self.run.judge.is_none() || shown, "run.samples as well"),
+            ("validate.config", self.validate.config.is_none() || shown, "run.samples as well"),
         ];
         let known = |key: &str| {
             let section = key.split_once('.').map_or(key, |(section, _)| section);

@@ -416,7 +416,7 @@ fn help(message: &str) -> String {
 }
 
 /// Paths of settings, which start at the folder of the file that they are in.
-const PATHS: [(&str, &str); 7] = [
+const PATHS: [(&str, &str); 8] = [
     ("model", "path"),
     ("data", "manifest"),
     ("data", "root"),
@@ -424,6 +424,7 @@ const PATHS: [(&str, &str); 7] = [
     ("data", "cache"),
     ("run", "folder"),
     ("run", "judge"),
+    ("validate", "config"),
 ];
 
 /// Makes relative paths of settings start at `folder`.

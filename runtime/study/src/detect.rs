@@ -230,8 +230,12 @@ pub fn licences(settings: &DetectSettings) -> Vec<&'static str> {
     notes
 }
 
+/// Opens a detector of faces.
+///
+/// # Errors
+/// E1209 where this program has no models, E1208 where a model is another one, E0911.
 #[cfg(feature = "curate")]
-fn finder(model: &FaceModel) -> Result<Box<dyn Faces>> {
+pub fn finder(model: &FaceModel) -> Result<Box<dyn Faces>> {
     use crate::settings::Side;
     let (path, engine, score) = (&model.path, model.engine, model.score);
     let side = model.side.unwrap_or(Side::Pixels(640));
@@ -256,8 +260,12 @@ fn person_finder(model: &PersonModel) -> Result<Box<dyn Persons>> {
     })
 }
 
+/// Opens what tells faces apart.
+///
+/// # Errors
+/// As [`finder`].
 #[cfg(feature = "curate")]
-fn recogniser(model: &IdentityModel) -> Result<Box<dyn Identities>> {
+pub fn recogniser(model: &IdentityModel) -> Result<Box<dyn Identities>> {
     let (path, engine, twice) = (&model.path, model.engine, model.align224);
     Ok(Box::new(recognise::Recogniser::open(path, engine, model.kind, twice)?))
 }
@@ -279,8 +287,12 @@ fn missing(path: &Path) -> Error {
         .help("build it with --features curate, or give detections (detect.given)")
 }
 
+/// Says that there are no detectors.
+///
+/// # Errors
+/// E1209.
 #[cfg(not(feature = "curate"))]
-fn finder(model: &FaceModel) -> Result<Box<dyn Faces>> {
+pub fn finder(model: &FaceModel) -> Result<Box<dyn Faces>> {
     Err(missing(&model.path))
 }
 
@@ -289,8 +301,12 @@ fn person_finder(model: &PersonModel) -> Result<Box<dyn Persons>> {
     Err(missing(&model.path))
 }
 
+/// Says that nothing tells faces apart.
+///
+/// # Errors
+/// E1209.
 #[cfg(not(feature = "curate"))]
-fn recogniser(model: &IdentityModel) -> Result<Box<dyn Identities>> {
+pub fn recogniser(model: &IdentityModel) -> Result<Box<dyn Identities>> {
     Err(missing(&model.path))
 }
 

@@ -2,7 +2,7 @@
 //! (`data.md` §10): where clips are lost, how measures are distributed, what samples are made of.
 
 mod html;
-mod pictures;
+pub mod pictures;
 
 use crate::lines::{all, parsed};
 use crate::prompt::elements::Element;

@@ -490,7 +490,7 @@ impl Default for SampleSettings {
 ///
 /// # Errors
 /// E0911 where it cannot be read, E1201 where it is too large or no text.
-pub(crate) fn text(path: &Path, limit: u64) -> Result<String> {
+pub fn text(path: &Path, limit: u64) -> Result<String> {
     let large = |limit: u64| {
         Error::input("E1201", format!("the file is larger than {limit} bytes"))
             .help("give a file of settings or texts")

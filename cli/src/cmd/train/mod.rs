@@ -11,7 +11,7 @@ use crate::output::{self, bytes, count, duration, plural};
 use crate::progress::Progress;
 use crate::render::Failure;
 use anyid_runtime::training::{
-    Again, Event, GOES_ON, Kind, Memory, Outlook, Report, Settings, Training, stands,
+    Again, Alike, Event, GOES_ON, Kind, Memory, Outlook, Report, Settings, Training, stands,
 };
 use anyid_runtime::{Cancel, Result};
 use args::{CheckArgs, SettingsArgs, Train, TrainArgs};
@@ -250,6 +250,18 @@ fn show(progress: &mut Progress, event: Event) {
         Event::Judged { step, right } => {
             let of = plural(right.cases as usize, "case");
             let line = format!("update {step}: the judge reads {} of {of} rightly", right.right);
+            return progress.note(&line);
+        }
+        Event::Compared { step, alike } => {
+            let Alike { holi, coverage, videos } = alike;
+            let of = plural(videos, "video");
+            let coverage = 100.0 * coverage;
+            let line = match holi {
+                Some(holi) => format!(
+                    "update {step}: Holi {holi:.2} of {of}, faces in {coverage:.0} % of frames"
+                ),
+                None => format!("update {step}: no face is found in the references of any video"),
+            };
             return progress.note(&line);
         }
         Event::Saved { step } => return progress.detail(&format!("update {step}: checkpoint")),

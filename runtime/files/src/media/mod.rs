@@ -18,6 +18,7 @@ mod image;
 pub mod inscription;
 pub mod lossless;
 mod mp4;
+pub mod named;
 mod oriented;
 mod sink;
 mod sniff;

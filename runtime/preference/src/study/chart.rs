@@ -2,17 +2,13 @@
 //! line. Numbers are written into the bars, so that no meaning is by colour alone.
 
 use super::report::{Result, title};
+use anyid_files::markup::escaped;
 
 const WIDTH: f64 = 760.0;
 const LABEL: f64 = 230.0;
 const BAR: f64 = 22.0;
 const STEP: f64 = 30.0;
 const HEAD: f64 = 30.0;
-
-/// A text as XML has it.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 /// The chart of all rows.
 pub fn bars(result: &Result) -> String {

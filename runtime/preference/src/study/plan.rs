@@ -8,10 +8,10 @@ use crate::media::{self, Part, Shown};
 use crate::people::Role;
 use crate::project::{Project, failed};
 use crate::random::{self, Draws};
-use crate::table::Table;
 use crate::{Track, study};
 use anyid_files::checkpoint::hash_file;
 use anyid_files::error::unreadable;
+use anyid_files::media::named::Folder;
 use anyid_files::output::AtomicFile;
 use anyid_files::{Error, Result, input};
 use anyid_guard::audit::moment;
@@ -101,7 +101,7 @@ pub fn take(
     let list = read_cases(cases)?;
     let consents = consents(cases, &list)?;
     let ids: Vec<&str> = list.iter().map(|case| case.id.as_str()).collect();
-    let videos: Vec<HashMap<usize, PathBuf>> =
+    let videos: Vec<BTreeMap<usize, PathBuf>> =
         cases.systems.iter().map(|system| videos(system, &ids)).collect::<Result<_>>()?;
     let ours = cases.systems.iter().position(|system| system.name == cases.ours).unwrap_or(0);
     let mut done = Imported::default();
@@ -135,7 +135,7 @@ pub fn take(
 fn one(
     project: &Project,
     cases: &Cases,
-    videos: &[HashMap<usize, PathBuf>],
+    videos: &[BTreeMap<usize, PathBuf>],
     ours: usize,
     at: usize,
     case: &Case,
@@ -250,65 +250,9 @@ fn consents(cases: &Cases, list: &[Case]) -> Result<Vec<Option<String>>> {
 }
 
 /// The video of each case that a system has one of.
-fn videos(system: &System, ids: &[&str]) -> Result<HashMap<usize, PathBuf>> {
-    let fault = |what: String| bad(format!("{}: {what}", system.name)).at(system.folder.display());
-    let mut found: HashMap<usize, PathBuf> = HashMap::new();
-    let mut put = |at: usize, path: PathBuf| match found.insert(at, path.clone()) {
-        Some(other) if other != path => {
-            let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
-            let (one, two) = (name(&other), name(&path));
-            let (one, two) = (one.unwrap_or_default(), two.unwrap_or_default());
-            Err(fault(format!("case {} has two videos, {one} and {two}", ids[at]))
-                .help("remove one of them, or name the right one in a table: NAME=DIR,map.csv"))
-        }
-        _ => Ok(()),
-    };
-    if let Some(map) = &system.map {
-        for (line, row) in Table::read(map, "E1605", &["case", "path"])?.rows() {
-            let (case, path) =
-                (row.get("case").unwrap_or_default(), row.get("path").unwrap_or_default());
-            let at = ids.iter().position(|id| *id == case).ok_or_else(|| {
-                bad(format!("line {line}: there is no case \"{case}\"")).at(map.display())
-            })?;
-            put(at, system.folder.join(path))?;
-        }
-        return Ok(found);
-    }
-    let entries = std::fs::read_dir(&system.folder).map_err(|cause| {
-        fault("its folder cannot be read".to_owned())
-            .caused_by(cause)
-            .help("give the folder that has its videos")
-    })?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.sort();
-    for path in files {
-        let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-        if !matches!(ending.as_deref(), Some("mp4" | "mov" | "webm" | "mkv" | "m4v" | "gif")) {
-            continue;
-        }
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let exact = ids.iter().position(|id| *id == stem);
-        let inside: Vec<usize> = (0..ids.len()).filter(|at| contains(&stem, ids[*at])).collect();
-        match (exact, inside.as_slice()) {
-            (Some(at), _) => put(at, path)?,
-            (None, [at]) => put(*at, path)?,
-            (None, []) => {}
-            (None, several) => {
-                let (one, two) = (ids[several[0]], ids[several[1]]);
-                let what = format!("{stem} may be of case {one} and of case {two}");
-                return Err(fault(what).help("name its case in a table: NAME=DIR,map.csv"));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Whether a name has an id in it that is not a part of a longer one.
-fn contains(name: &str, id: &str) -> bool {
-    name.match_indices(id).any(|(at, _)| {
-        let outside = |c: Option<char>| c.is_none_or(|c| !c.is_ascii_alphanumeric());
-        outside(name[..at].chars().next_back()) && outside(name[at + id.len()..].chars().next())
-    })
+fn videos(system: &System, ids: &[&str]) -> Result<BTreeMap<usize, PathBuf>> {
+    let System { name, folder, map } = system;
+    Folder { name, folder, map: map.as_deref() }.videos(ids, "E1605")
 }
 
 /// Lets `people` in, each with a plan of `matchups` items, two repeated ones besides and one for
@@ -514,12 +458,5 @@ mod tests {
         // 20 people × 5 of 50 cases, and × 10 of 50.
         let used: Vec<i64> = all.iter().map(|choice| choice.used).collect();
         assert!(used.iter().all(|used| (0..=5).contains(used)), "{used:?}");
-    }
-
-    #[test]
-    fn names_hold_a_case_as_a_whole_word() {
-        assert!(contains("ours_IPT2V-001-P017_seed1", "IPT2V-001-P017"));
-        assert!(!contains("IPT2V-001-P0171", "IPT2V-001-P017"));
-        assert!(!contains("XIPT2V-001-P017", "IPT2V-001-P017"));
     }
 }

@@ -1,6 +1,7 @@
 //! The page of the report. It asks for nothing outside of itself, and what it shows of files is text.
 
 use super::pictures::Picture;
+use anyid_files::markup::escaped;
 use serde_json::Value;
 
 const HEAD: &str = r#"<!doctype html>
@@ -21,21 +22,6 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2.2rem }
 figure { margin: 0 } img { width: 100%; border-radius: 6px } td { padding: .1rem .8rem .1rem 0 }
 </style></head><body>
 "#;
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
-}
 
 fn rows(out: &mut String, kind: &str, counts: &[(String, u64)]) {
     let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);

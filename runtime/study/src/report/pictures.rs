@@ -29,8 +29,8 @@ pub struct Picture {
     pub caption: String,
 }
 
-/// A part of a picture made of a few large pixels.
-fn blur(plane: &mut Plane, part: &Rect) {
+/// Makes a part of a picture a few large pixels.
+pub fn blur(plane: &mut Plane, part: &Rect) {
     let [left, top, right, bottom] =
         clipped(part, [plane.width, plane.height]).map(|side| side.round() as usize);
     if left >= right || top >= bottom {
@@ -45,10 +45,13 @@ fn blur(plane: &mut Plane, part: &Rect) {
     }
 }
 
-/// A frame, made small; `face` is blurred.
-fn small(frame: &RgbFrame, face: Option<&Rect>) -> Result<String> {
+/// A frame brought to a width, as a JPEG file in base64; faces in `hidden` are blurred with their hair.
+///
+/// # Errors
+/// E1013 where it cannot be coded.
+pub fn small(frame: &RgbFrame, most: usize, hidden: &[Rect]) -> Result<String> {
     let mut plane = Plane::rgb(frame);
-    if let Some(face) = face {
+    for face in hidden {
         let [width, height] = size(face);
         // With its hair and chin.
         let wide = [
@@ -59,12 +62,12 @@ fn small(frame: &RgbFrame, face: Option<&Rect>) -> Result<String> {
         ];
         blur(&mut plane, &wide);
     }
-    let height = (plane.height * WIDTH / plane.width).clamp(1, 4 * WIDTH);
-    let plane = plane.area(WIDTH, height);
+    let height = (plane.height * most / plane.width).clamp(1, 4 * most);
+    let plane = plane.area(most, height);
     let bytes: Vec<u8> = plane.data.iter().map(|value| value.round() as u8).collect();
     let mut jpeg = Vec::new();
     let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 80);
-    let (width, height) = (WIDTH as u32, height as u32);
+    let (width, height) = (most as u32, height as u32);
     encoder
         .encode(&bytes, width, height, image::ExtendedColorType::Rgb8)
         .map_err(|cause| Error::internal("E1013", "a picture cannot be coded").caused_by(cause))?;
@@ -96,8 +99,8 @@ pub fn of_groups(out: &Path, root: &Path, show_faces: bool) -> Result<Vec<Pictur
             let seen =
                 visit_frames(&root.join(&clip.span.media), &ReadOptions::default(), &mut |f| {
                     if at == face.f {
-                        let face = (!show_faces).then_some(&face.area);
-                        data = Some(small(&f.image, face)?);
+                        let hidden = if show_faces { &[][..] } else { &[face.area][..] };
+                        data = Some(small(&f.image, WIDTH, hidden)?);
                         return Ok(ControlFlow::Break(()));
                     }
                     at += 1;
@@ -124,8 +127,7 @@ mod tests {
         let spread = inside.data.iter().fold((f32::MAX, 0f32), |(a, b), v| (a.min(*v), b.max(*v)));
         assert!(spread.1 - spread.0 < 10.0, "{spread:?}");
         assert_eq!(plane.window(0, 0, 20, 80), before.window(0, 0, 20, 80));
-        assert!(
-            small(&RgbFrame { width: 4, height: 2, data: vec![9; 24] }, None).unwrap().len() > 100
-        );
+        let frame = RgbFrame { width: 4, height: 2, data: vec![9; 24] };
+        assert!(small(&frame, WIDTH, &[]).unwrap().len() > 100);
     }
 }

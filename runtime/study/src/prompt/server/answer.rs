@@ -1,6 +1,7 @@
 //! What a model answered: the object in its text, and whether it is what was asked for
 //! (`prompts.md` §3.2).
 
+use super::judge::Judgement;
 use crate::prompt::elements::{Element, Elements};
 use serde_json::{Map, Value, json};
 
@@ -21,6 +22,8 @@ pub enum Question {
     Parse,
     /// Whether a video may be made of texts.
     Moderate,
+    /// What a judge of videos is asked.
+    Judge(Judgement),
 }
 
 /// What texts may be refused or warned of for.
@@ -63,6 +66,7 @@ impl Question {
             Self::Simplify => "simplify",
             Self::Parse => "parse",
             Self::Moderate => "moderate",
+            Self::Judge(judgement) => judgement.name(),
         }
     }
 
@@ -70,7 +74,11 @@ impl Question {
     pub fn temperature(self) -> f64 {
         match self {
             Self::Describe | Self::Simplify => 0.2,
-            Self::Compare | Self::Several(_) | Self::Parse | Self::Moderate => 0.0,
+            Self::Compare
+            | Self::Several(_)
+            | Self::Parse
+            | Self::Moderate
+            | Self::Judge(_) => 0.0,
             Self::Invent => 0.8,
         }
     }
@@ -82,12 +90,21 @@ impl Question {
             Self::Compare | Self::Parse => 800,
             Self::Several(count) => 400 + 400 * count as u64,
             Self::Simplify | Self::Moderate => 300,
+            Self::Judge(judgement) => judgement.room(),
         }
+    }
+
+    /// How freely each attempt is answered; there are as many as there are numbers. A judge mends its
+    /// answer once, so that its numbers are never those of a free mood.
+    pub fn attempts(self) -> Vec<f64> {
+        let own = self.temperature();
+        if matches!(self, Self::Judge(_)) { vec![own; 2] } else { vec![own, own, 0.7] }
     }
 
     /// Seconds that an answer may take.
     pub fn seconds(self) -> f64 {
-        if self == Self::Describe { 120.0 } else { 60.0 }
+        let pictures = matches!(self, Self::Describe | Self::Judge(_));
+        if pictures { 120.0 } else { 60.0 }
     }
 
     /// The JSON schema of answers, with the words alone that strict modes take.
@@ -104,6 +121,7 @@ impl Question {
                 return one("pairs", json!({"type": "array", "items": items}));
             }
             Self::Simplify => return one("prompt", json!({"type": "string"})),
+            Self::Judge(judgement) => return judgement.schema(),
             Self::Moderate => {
                 let words = |words: &[&str]| json!({"type": "string", "enum": words});
                 return object(Map::from_iter([
@@ -160,6 +178,7 @@ impl Question {
             Self::Simplify => simplified(object),
             Self::Parse => sorted(object),
             Self::Moderate => moderated(object),
+            Self::Judge(judgement) => judgement.read(object),
         }
     }
 }

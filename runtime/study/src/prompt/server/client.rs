@@ -126,6 +126,8 @@ pub struct Server {
 }
 
 struct Reply {
+    /// The whole body.
+    body: Value,
     content: String,
     finish: String,
     refused: bool,
@@ -313,7 +315,8 @@ impl Server {
         let mut turns: Vec<Value> = Vec::new();
         let mut last = String::new();
         let mut room = ask.question.room().max(self.profile.max_tokens);
-        for (attempt, temperature) in [temperature, temperature, 0.7].into_iter().enumerate() {
+        for (attempt, temperature) in ask.question.attempts().into_iter().enumerate() {
+            let begun = Instant::now();
             let mut reply = self.send(ask, &turns, temperature, room)?;
             if reply.finish == "length" && attempt == 0 {
                 room *= 2;
@@ -327,7 +330,9 @@ impl Server {
                 Ok(answered) => {
                     let entry = json!({
                         "asked": asked, "profile": self.profile.base_url, "answer": reply.content,
-                        "parsed": answered.value,
+                        "parsed": answered.value, "model": reply.body["model"],
+                        "usage": reply.body["usage"], "body": reply.body,
+                        "seconds": begun.elapsed().as_secs_f64(),
                     });
                     self.cache.put(&key, &entry)?;
                     return Ok(Outcome::Answered(answered, key));
@@ -343,6 +348,12 @@ impl Server {
             }
         }
         Ok(Outcome::Failed(last))
+    }
+
+    /// What is kept of an answer: what was asked, the whole body of the answer, the model that the server
+    /// says answered, tokens, and seconds.
+    pub fn kept(&self, key: &str) -> Option<Value> {
+        self.cache.get(key).ok().flatten()
     }
 
     fn fault(&self, kind: &str) {
@@ -547,11 +558,10 @@ impl Server {
             state.picture_tokens = sent as f64 / pictures as f64;
         }
         let message = &choice["message"];
-        Ok(Reply {
-            content: message["content"].as_str().unwrap_or_default().to_owned(),
-            finish: choice["finish_reason"].as_str().unwrap_or_default().to_owned(),
-            refused: message["refusal"].as_str().is_some_and(|text| !text.is_empty()),
-        })
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (content, finish) = (text(&message["content"]), text(&choice["finish_reason"]));
+        let refused = message["refusal"].as_str().is_some_and(|text| !text.is_empty());
+        Ok(Reply { content, finish, refused, body: value })
     }
 }
 

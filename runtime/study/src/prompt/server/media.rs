@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Longer side of frames that are sent, in pixels.
-const FRAME_SIDE: usize = 768;
+pub const FRAME_SIDE: usize = 768;
 /// Longer side of a single picture, and of one with frames in rows.
 const PICTURE_SIDE: usize = 1024;
 /// Longer side of a clip that is sent.
@@ -31,7 +31,7 @@ const COLUMNS: usize = 4;
 /// Quality of frames and of single pictures.
 const QUALITY: [u8; 2] = [85, 90];
 /// Shortest longer side that anything is brought to, so that something can be seen.
-const LEAST_SIDE: usize = 128;
+pub const LEAST_SIDE: usize = 128;
 
 /// A size with so many pixels at most on its longer side.
 fn within(size: [usize; 2], most: usize) -> [usize; 2] {
@@ -71,6 +71,24 @@ pub fn still(path: &Path) -> Result<Part> {
     })?;
     let missing = || Error::input("E0802", "the file has no picture").at(path.display());
     out.map(Part::Picture).ok_or_else(missing)
+}
+
+/// Frames with their times as they are sent: for each a text and a picture, whose longer side has `side`
+/// pixels at most.
+///
+/// # Errors
+/// E1013 where one cannot be coded.
+pub fn frames<'f>(
+    all: impl ExactSizeIterator<Item = (f64, &'f RgbFrame)>,
+    side: usize,
+) -> Result<Vec<Part>> {
+    let count = all.len();
+    let mut parts = Vec::new();
+    for (at, (time, frame)) in all.enumerate() {
+        parts.push(Part::Text(format!("Frame {} of {count}, t = {time:.2} s", at + 1)));
+        parts.push(Part::Picture(jpeg(&shrunk(frame, side), QUALITY[0])?));
+    }
+    Ok(parts)
 }
 
 /// How many pictures are sent of a clip; a clip itself counts as those that it would be sent as.

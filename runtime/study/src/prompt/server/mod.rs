@@ -8,6 +8,7 @@ pub mod compare;
 pub mod costs;
 pub mod exact;
 pub mod examples;
+pub mod judge;
 pub mod media;
 pub mod moderate;
 mod retry;

@@ -1,7 +1,7 @@
 //! Tables as text with commas (RFC 4180): those that are read and those that are written.
 
-use anyid_files::error::unreadable;
-use anyid_files::{Error, Result, input};
+use crate::error::{Error, Result, unreadable};
+use crate::input;
 use std::path::Path;
 
 /// Largest table that is read, in bytes.
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn tables_need_their_columns_and_full_rows() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::testing::TempFolder::new();
         let path = folder.path().join("t.csv");
         let read = |text: &str| {
             std::fs::write(&path, text).unwrap();
