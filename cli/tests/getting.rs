@@ -23,6 +23,34 @@ fn shells_complete_verbs_and_flags() {
 }
 
 #[test]
+fn bash_completes_flags_and_values_of_every_verb() {
+    let folder = Folder::new();
+    let text = folder.run("completions bash").fine().out;
+    folder.write("complete.bash", &text);
+    let complete = |words: &[&str]| {
+        let line = "source ./complete.bash; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+            _anyid__rt anyid-rt \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; \
+            echo \"${COMPREPLY[@]}\"";
+        let mut command = folder.other("bash");
+        let done = command.args(["--norc", "-c", line, "bash", "anyid-rt"]).args(words).output();
+        let done = done.expect("bash runs");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    for (words, wanted) in [
+        (&["gen"][..], "generate"),
+        (&["generate", "--so"], "--solver"),
+        (&["generate", "--codec", "h"], "h264"),
+        (&["check", "r"], "refs"),
+        (&["gpu-check", "--"], "--help"),
+        (&["lora", "merge", "--"], "--help"),
+    ] {
+        let found = complete(words);
+        assert!(found.split_whitespace().any(|word| word == wanted), "{words:?}: {found:?}");
+    }
+}
+
+#[test]
 fn every_verb_has_a_page() {
     let folder = Folder::new();
     let page = folder.run("man").fine().out;

@@ -242,6 +242,36 @@ fn mounts() -> bool {
     may
 }
 
+#[test]
+fn faults_of_the_form_of_any_result_are_told_before_the_first_is_made() {
+    let folder = Folder::new();
+    let lines = [
+        r#"{"prompt": "fine", "output": "a.gif"}"#,
+        r#"{"prompt": "fine too", "output": "sub/b.mp4"}"#,
+        r#"{"prompt": "no such form", "output": "u.png"}"#,
+        r#"{"prompt": "no such quality", "output": "q.mp4", "quality": 99}"#,
+        r#"{"prompt": "too fast", "output": "f.gif", "fps": 300}"#,
+        r#"{"prompt": "no such pixels", "output": "p.gif", "pix_format": "yuv444p"}"#,
+        r#"{"prompt": "no such codec", "output": "c.gif", "codec": "h265"}"#,
+    ];
+    folder.write("jobs.jsonl", lines.join("\n"));
+    let done = run(&folder, "--jobs jobs.jsonl -o out").fails("E1303");
+    let done = (3..=lines.len()).fold(done, |done, line| done.says(&format!("line {line}: [E0")));
+    assert!(!done.err.contains("line 1:") && !done.err.contains("line 2:"), "{}", done.err);
+    assert_eq!(folder.names(), ["jobs.jsonl"]);
+}
+
+#[test]
+fn a_damaged_state_does_not_hold_up_its_video() {
+    let folder = Folder::new();
+    jobs(&folder, 1);
+    folder.write("out/v0.gif.state.safetensors", [0xff; 40]);
+    let done = run(&folder, "--jobs jobs.jsonl -o out").fine();
+    assert!(done.err.contains("the state is damaged"), "{}", done.err);
+    assert!(folder.path("out/v0.gif").exists());
+    assert!(!folder.path("out/v0.gif.state.safetensors").exists());
+}
+
 #[cfg(unix)]
 #[test]
 fn a_disk_that_is_full_in_the_middle_loses_nothing_that_is_done() {

@@ -35,8 +35,11 @@ fn a_result_repeats_itself_without_the_file_beside_it() {
         ("frames", "frames/frame_00000.png", "again/frame_00000.png"),
     ] {
         prompt(&folder, &format!("{reference} -o {name} {QUICK}")).fine();
-        std::fs::remove_file(folder.path(&format!("{name}.recipe.json"))).unwrap();
         let made = bytes(&folder, first);
+        // The recipe beside it knows where the reference is.
+        folder.run(&format!("generate --recipe {name} -o by-{name}")).fine();
+        assert!(made == bytes(&folder, &format!("by-{first}")), "{name}: another file");
+        std::fs::remove_file(folder.path(&format!("{name}.recipe.json"))).unwrap();
         assert!(!holds(&made, "secret-folder"), "{name} tells where its reference lay");
         let found = folder.run(&format!("inspect {name} --json")).fine().json();
         assert_eq!(

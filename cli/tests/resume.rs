@@ -133,7 +133,7 @@ fn states_of_other_runs_and_other_files_are_refused() {
     run("--force --resume l.st").fails("E1301").says("not the state");
     folder.write("text.st", "words");
     let said = run("--force --resume text.st").err;
-    assert!(said.contains("error[E03"), "{said}");
+    assert!(said.contains("error[E03") && said.contains("remove the file"), "{said}");
     folder.run("generate --resume none.st").fails("E1301").says("no state to go on from");
     folder.run("generate --resume -o other.gif").fails("E1301").says("other.gif.state");
     folder.run("generate --resume").fails("E0900").says("--resume");
@@ -178,4 +178,35 @@ fn a_state_that_cannot_be_stored_is_a_warning() {
     let warning = "warning: the state of sampling could not be stored in out.mp4.state.safetensors";
     assert_eq!(done.err.matches(warning).count(), 1, "{}", done.err);
     assert_eq!(folder.names(), ["out.mp4", "out.mp4.recipe.json"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_state_without_room_leaves_the_latents() {
+    let folder = Folder::new();
+    let may = folder.other("unshare").args(["-m", "true"]).output();
+    if !may.is_ok_and(|done| done.status.success()) {
+        println!("skipped: mounting needs root and `unshare`");
+        return;
+    }
+    std::fs::create_dir(folder.path("full")).unwrap();
+    std::fs::create_dir(folder.path("room")).unwrap();
+    // All but a page is taken: files can be opened, and none of them holds a state, latents or a video.
+    let line = "mount --make-rprivate / && mount -t tmpfs -o size=64k none full || exit 77; \
+        head -c 60k /dev/zero >full/taken; \
+        $0 generate --model $1 --size 64x64 --frames 5 --steps 2 --threads 1 --prompt walk --resume \
+        -o full/x.apng 2>said.txt; echo $? >code";
+    let mut command = folder.other("unshare");
+    command.args(["-m", "bash", "-c", line, env!("CARGO_BIN_EXE_anyid-rt")]).arg(common::micro());
+    let done = command.env("TMPDIR", folder.path("room")).output().unwrap();
+    let said = String::from_utf8(bytes(&folder, "said.txt")).unwrap();
+    assert!(done.status.success() && bytes(&folder, "code") == b"1\n", "{said}");
+    assert!(said.contains("the state of sampling could not be stored"), "{said}");
+    assert!(said.contains("error[E1012]") && said.contains("the latents are in"), "{said}");
+    let kept: Vec<_> = std::fs::read_dir(folder.path("room")).unwrap().collect();
+    let [Ok(kept)] = &kept[..] else { panic!("{kept:?}: {said}") };
+    assert!(tensors(&kept.path()).contains_key("latents"));
+    let latents = kept.path();
+    let words = format!("generate --model @micro --latents {} -o x.apng", latents.display());
+    folder.run(&words).fine();
 }

@@ -257,8 +257,8 @@ const FLAGS: [(&str, &[&str]); 11] = [
 
 /// All other flags of `generate`. Whoever adds one thinks of what it does to a locked policy:
 /// whether anything can be made past it, or marked, kept or told in another way.
-const UNCONCERNED: &str = "--ref --first-frame --prompt --change --keep --prompt-style --negative-prompt --output --force --format --codec \
-    --quality --pix-format --model --transformer --text-encoder --vae --tokenizer --lora --allow-unmatched \
+const UNCONCERNED: &str = "--ref --first-frame --prompt --change --keep --prompt-style --negative-prompt \
+    --output --force --format --codec --quality --pix-format --model --transformer --text-encoder --vae --tokenizer --lora --allow-unmatched \
     --allow-mismatch --size --frames --fps --steps --sigmas --shift --guidance --guidance-interval --cache \
     --solver --schedule --seed --seeds --noise --precision --residual --verbose --budget --quiet --tile \
     --device --threads --save-latents --resume --preview --preview-every --jobs --shard --shards --latents \

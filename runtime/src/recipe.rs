@@ -392,7 +392,16 @@ impl Recipe {
     /// E0911 if it cannot be read, E0910 if it is not a recipe of this version.
     pub fn read(path: &Path) -> Result<Self> {
         if let Some(media) = media_of(path) {
-            return inside::recipe(&media);
+            let inside = inside::recipe(&media)?;
+            // The one beside it says where the files of the run are. Where the result goes is no part of it,
+            // as it is none of the one inside.
+            let beside = path_beside(path);
+            return Ok(match beside.is_file().then(|| Self::read(&beside)) {
+                Some(Ok(beside)) if beside.shared() == inside.to_json() => {
+                    Self { output: PathBuf::new(), decoded_from: None, ..beside }
+                }
+                _ => inside,
+            });
         }
         let bad = |what: String| no_recipe(what, path);
         let large = |limit| bad(format!("a recipe does not have more than {limit} bytes"));

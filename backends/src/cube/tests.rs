@@ -267,20 +267,3 @@ fn a_machine_without_an_adapter_says_so() {
         }
     });
 }
-
-/// Without a desktop, and so without the variables that tell of one.
-#[cfg(target_os = "linux")]
-#[test]
-fn opening_a_device_says_nothing_of_a_desktop_that_is_not_there() {
-    if std::env::var_os(ALONE).is_some() {
-        let _ = first();
-        return;
-    }
-    let done =
-        apart_from_this("opening_a_device_says_nothing_of_a_desktop_that_is_not_there", |apart| {
-            for name in ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"] {
-                apart.env_remove(name);
-            }
-        });
-    assert_eq!(String::from_utf8_lossy(&done.stderr), "");
-}

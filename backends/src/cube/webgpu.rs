@@ -48,37 +48,10 @@ struct Opened {
 }
 
 fn instance() -> wgpu::Instance {
-    #[cfg(all(unix, not(target_vendor = "apple")))]
-    if let Some(instance) = without_windows() {
-        return instance;
-    }
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: wgpu::Backends::PRIMARY,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     })
-}
-
-/// Vulkan without windows of Wayland: a layer of Mesa would look for the desktop of an instance with such, and
-/// complain on a machine that has none.
-#[cfg(all(unix, not(target_vendor = "apple")))]
-fn without_windows() -> Option<wgpu::Instance> {
-    use wgpu::hal::{InstanceDescriptor, api, vulkan};
-    let usual = wgpu::InstanceDescriptor::new_without_display_handle();
-    let asked = InstanceDescriptor {
-        name: "anyid-rt",
-        flags: usual.flags,
-        memory_budget_thresholds: usual.memory_budget_thresholds,
-        backend_options: usual.backend_options,
-        telemetry: None,
-        display: None,
-    };
-    let less: Box<vulkan::CreateInstanceCallback<'_>> =
-        Box::new(|made| made.extensions.retain(|name| *name != c"VK_KHR_wayland_surface"));
-    // SAFETY: an instance may lack this extension; wgpu asks whether it is there before it makes a surface, and
-    // none is made here.
-    let made = unsafe { vulkan::Instance::init_with_callback(&asked, Some(less)) };
-    // SAFETY: it was just made, and belongs to nobody else.
-    made.ok().map(|made| unsafe { wgpu::Instance::from_hal::<api::Vulkan>(made) })
 }
 
 /// The adapters there are, the best first.

@@ -24,6 +24,12 @@ pub struct Completions {
 pub fn run(args: &Completions) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "anyid-rt", &mut text);
-    output::print(&String::from_utf8_lossy(&text))?;
+    let text = String::from_utf8_lossy(&text);
+    output::print(&match args.shell {
+        // The function goes to a label for each verb, and takes a `-` in a name for a step to a verb
+        // below in the labels, but not where it goes there. Without that word both are the same.
+        Shell::Bash => text.replace("__subcmd__", "__"),
+        _ => text.into_owned(),
+    })?;
     Ok(())
 }

@@ -278,8 +278,16 @@ fn gap(set: &Set, person: &Person, hashes: &[String], today: &str) -> Result<Opt
     Ok(None)
 }
 
-/// What the consent of a person allows to show to others: nothing where there is no record.
-pub fn publish(folder: &Path, person: &str) -> Publish {
-    let path = folder.join(person).join(CONSENT);
-    Record::read(&path).map_or(Publish::No, |(record, _)| record.publish)
+/// What the consent of a person allows to show to others on a day: nothing where there is no record, or one that
+/// is forged, damaged, revoked, or not valid on that day.
+pub fn publish(folder: &Path, person: &str, today: &str) -> Publish {
+    let agreed = || -> Result<Publish> {
+        let (record, value) = Record::read(&folder.join(person).join(CONSENT))?;
+        let records = Records::revocations(folder)?;
+        Ok(match records.fault(&record, &value, today, &[])? {
+            None => record.publish,
+            Some(_) => Publish::No,
+        })
+    };
+    agreed().unwrap_or(Publish::No)
 }

@@ -22,6 +22,7 @@ use anyid_study::records::Failure;
 use facts::{Facts, Group};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 /// Frames that are looked at.
@@ -72,8 +73,8 @@ impl Vlm {
         if !options.holistic {
             for case in cases {
                 let name = facts::name(case);
-                if !facts.contains_key(&name) {
-                    facts.insert(name, Facts::of(&server, folder, case)?);
+                if let Entry::Vacant(place) = facts.entry(name) {
+                    place.insert(Facts::of(&server, folder, case)?);
                 }
             }
         }

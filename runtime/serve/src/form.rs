@@ -14,9 +14,19 @@ use std::collections::BTreeMap;
 pub type Fields = BTreeMap<String, String>;
 
 /// The fields that there are, references aside.
-const KNOWN: [&str; 11] = [
-    "prompt", "model", "size", "seconds", "frames", "steps", "guidance", "shift", "solver",
-    "schedule", "seed",
+const KNOWN: [&str; 12] = [
+    "prompt",
+    "negative_prompt",
+    "model",
+    "size",
+    "seconds",
+    "frames",
+    "steps",
+    "guidance",
+    "shift",
+    "solver",
+    "schedule",
+    "seed",
 ];
 
 /// The name of references, in the order of which they are taken.
@@ -92,10 +102,13 @@ pub fn settings(
             Refusal::field("prompt", "there is no prompt").help("say what the video should show")
         );
     }
-    let characters = prompt.chars().count();
-    if characters > PROMPT_CHARACTERS {
-        let what = format!("{characters} characters; at most {PROMPT_CHARACTERS} are allowed");
-        return Err(Refusal::large(what).of("prompt"));
+    let negative_prompt = fields.remove("negative_prompt").filter(|text| !text.is_empty());
+    for (name, text) in [("prompt", Some(&prompt)), ("negative_prompt", negative_prompt.as_ref())] {
+        let characters = text.map_or(0, |text| text.chars().count());
+        if characters > PROMPT_CHARACTERS {
+            let what = format!("{characters} characters; at most {PROMPT_CHARACTERS} are allowed");
+            return Err(Refusal::large(what).of(name));
+        }
     }
     let [usual_width, usual_height, usual_frames] = model.dit.sample;
     let [width, height] = match fields.remove("size") {
@@ -110,11 +123,12 @@ pub fn settings(
                 .help("give one of them"));
         }
         (Some(frames), None) => frames,
-        (None, Some(seconds)) => frames_of(seconds, model)?,
+        (None, Some(seconds)) => frames_of(seconds, model, limits)?,
         (None, None) => usual_frames,
     };
     let settings = Settings {
         prompt,
+        negative_prompt,
         width,
         height,
         frames,
@@ -193,14 +207,28 @@ fn sides(text: &str) -> Answer<[usize; 2]> {
 }
 
 /// The frames of a length, of which the first takes no time.
-fn frames_of(seconds: f64, model: &Model) -> Answer<usize> {
+fn frames_of(seconds: f64, model: &Model, limits: &Limits) -> Answer<usize> {
     let geometry = model.geometry();
-    let most = geometry.most_frames() as f64 / RATE;
+    let longest = |frames: usize| frames.saturating_sub(1) as f64 / RATE;
+    let most = longest(geometry.most_frames());
+    let served = longest(limits.frames).min(most);
     if !(0.0..=most).contains(&seconds) {
         let what = format!("a video cannot take {seconds} seconds");
-        return Err(Refusal::field("seconds", what).help(format!("at most {most:.0} are possible")));
+        return Err(Refusal::field("seconds", what)
+            .help(format!("this server makes at most {}", rounded(served))));
     }
-    Ok(geometry.cut((seconds * RATE).round() as usize + 1))
+    let frames = geometry.cut((seconds * RATE).round() as usize + 1);
+    if frames > limits.frames {
+        let what = format!("{seconds} seconds; this server makes at most {}", rounded(served));
+        return Err(Refusal::large(what).of("seconds"));
+    }
+    Ok(frames)
+}
+
+/// Seconds with two digits behind the point where they say something.
+fn rounded(seconds: f64) -> String {
+    let text = format!("{:.2}", (seconds * 100.0).floor() / 100.0);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -232,6 +260,24 @@ mod tests {
     }
 
     #[test]
+    fn a_length_is_refused_with_what_this_server_makes() {
+        for seconds in ["12", "-1"] {
+            let refusal = made(&[("prompt", "x"), ("seconds", seconds)]).unwrap_err();
+            assert!(format!("{refusal:?}").contains("this server makes at most 10"), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_negative_prompt_is_that_of_the_request() {
+        let given = made(&[("prompt", "x"), ("negative_prompt", "blurry")]).unwrap();
+        let request = given.request().unwrap();
+        assert_eq!(request.negative_prompt.as_deref(), Some("blurry"));
+        let long = "x".repeat(PROMPT_CHARACTERS + 1);
+        let refusal = made(&[("prompt", "x"), ("negative_prompt", &long)]).unwrap_err();
+        assert_eq!(refusal.code(), "E1410");
+    }
+
+    #[test]
     fn every_value_that_is_none_is_refused_by_its_field() {
         for (name, value, code) in [
             ("prompt", " ", "E1412"),
@@ -244,6 +290,7 @@ mod tests {
             ("seconds", "NaN", "E1412"),
             ("seconds", "inf", "E1412"),
             ("seconds", "1e9", "E1412"),
+            ("seconds", "12", "E1410"),
             ("frames", "6", "E0902"),
             ("frames", "-5", "E1412"),
             ("frames", "1025", "E1410"),
@@ -257,7 +304,6 @@ mod tests {
             ("schedule", "magic", "E0922"),
             ("seed", "-1", "E1412"),
             ("seed", "18446744073709551616", "E1412"),
-            ("negative_prompt", "blurry", "E1412"),
             ("n", "2", "E1412"),
         ] {
             let list = [("prompt", "x"), (name, value)];

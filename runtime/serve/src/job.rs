@@ -54,6 +54,8 @@ impl Status {
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub prompt: String,
+    #[serde(default)]
+    pub negative_prompt: Option<String>,
     pub width: usize,
     pub height: usize,
     pub frames: usize,
@@ -73,6 +75,7 @@ impl Settings {
     pub fn request(&self) -> Result<Request, Error> {
         Ok(Request {
             prompt: self.prompt.clone(),
+            negative_prompt: self.negative_prompt.clone(),
             size: Size { width: self.width, height: self.height, frames: self.frames },
             steps: self.steps,
             guidance: self.guidance,
@@ -119,8 +122,11 @@ pub struct Job {
     pub deleted: bool,
     pub settings: Settings,
     pub references: usize,
-    /// How often it was begun, without what ended in good order.
+    /// How often it was begun since it last went forward, without what ended in good order.
     pub attempts: u32,
+    /// The steps of sampling that were done when a server last found it open.
+    #[serde(default)]
+    pub reached: usize,
     pub created_at: u64,
     pub started_at: Option<u64>,
     pub completed_at: Option<u64>,
@@ -159,6 +165,7 @@ impl Job {
             "size": format!("{width}x{height}"),
             "seconds": seconds(*frames),
             "prompt": prompt,
+            "negative_prompt": self.settings.negative_prompt,
             "remixed_from_video_id": null,
             "error": self.error.as_ref().map(|fault| {
                 json!({ "code": fault.code, "message": fault.message })
@@ -212,6 +219,7 @@ pub(crate) mod tests {
     pub(crate) fn settings(prompt: &str) -> Settings {
         Settings {
             prompt: prompt.to_owned(),
+            negative_prompt: None,
             width: 48,
             height: 48,
             frames: 5,

@@ -19,7 +19,9 @@
 use crate::job::{Fault, Job, Progress, Settings, Status, VERSION, fresh_id, now};
 use crate::limits::Limits;
 use crate::refusal::{Answer, Refusal};
+use anyid_runtime::checkpoint::Checkpoint;
 use anyid_runtime::files::write_error;
+use anyid_runtime::pipeline::STEP_KEY;
 use anyid_runtime::{Cancel, Error, Result, files, input};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -35,7 +37,8 @@ use tokio::sync::watch;
 const RECORD: u64 = 1 << 20;
 /// The file that says what the folder is.
 const MARK: &str = "queue.json";
-/// Starts of a video that were ended by the end of the process; after so many it is given up.
+/// Starts of a video that were ended by the end of the process before any step was stored; after so many
+/// it is given up.
 const ATTEMPTS: u32 = 3;
 /// The name of a result.
 const VIDEO: &str = "video.mp4";
@@ -216,11 +219,19 @@ impl Queue {
                 continue;
             }
             if job.status == Status::InProgress {
+                let reached = steps_done(&folder.join(STATE));
+                if reached > job.reached {
+                    // It goes forward, however often the process ends.
+                    job.attempts = 0;
+                }
+                job.reached = reached;
                 if folder.join(VIDEO).exists() {
                     job.status = Status::Completed;
                     job.completed_at = Some(now());
                 } else if job.attempts >= ATTEMPTS {
-                    let what = format!("the server ended {ATTEMPTS} times while this was made");
+                    let what = format!(
+                        "the server ended {ATTEMPTS} times while this was made, without a step more"
+                    );
                     job.status = Status::Failed;
                     job.error = Some(Fault::from(&Error::input("E1416", what)));
                 } else {
@@ -311,6 +322,7 @@ impl Queue {
             settings,
             references: incoming.references,
             attempts: 0,
+            reached: 0,
             created_at: now(),
             started_at: None,
             completed_at: None,
@@ -735,6 +747,13 @@ fn replace(folder: &Path, name: &str, contents: &[u8]) -> Result<()> {
 /// Brings the names in a folder to the disk, where the system can.
 fn sync_folder(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
+}
+
+/// The steps that the state of a sampling has behind it; none where there is no state that can be read.
+fn steps_done(state: &Path) -> usize {
+    let file = Checkpoint::open(state).ok();
+    let step = file.as_ref().and_then(|file| file.metadata().get(STEP_KEY));
+    step.and_then(|step| step.split_once('/')?.0.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -151,7 +151,8 @@ async fn create(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> 
     blocking(move || {
         let settings = form::settings(fields, app.model(), &app.model, &app.limits)?;
         // What is blocked does not get into the queue. The worker asks again, with the references.
-        let texts = [settings.prompt.as_str()];
+        let negative = settings.negative_prompt.as_deref();
+        let texts: Vec<&str> = [settings.prompt.as_str()].into_iter().chain(negative).collect();
         app.safeguards
             .check_text(&texts, SystemTime::now())
             .map_err(|error| Refusal::input(error, "prompt"))?;

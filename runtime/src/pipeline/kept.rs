@@ -62,7 +62,7 @@ impl Kept {
         let existing = options.writer.existing;
         let at = match &requested {
             Some(path) => At::Open(path.clone(), AtomicFile::create_as(path, existing)?),
-            // The state of the last step has them.
+            // The state of the last step has them, if it can be stored: see `store_without_state`.
             None if !sampling || options.state.is_some() => At::None,
             None => spare(output, existing)?,
         };
@@ -85,8 +85,12 @@ impl Kept {
         latents: &Tensor,
         made: Option<&Recipe>,
     ) -> Result<Option<String>> {
-        let At::Open(shown, file) = std::mem::replace(&mut self.at, At::None) else {
-            return Ok(None);
+        let (shown, file) = match std::mem::replace(&mut self.at, At::None) {
+            At::Open(shown, file) => (shown, file),
+            other => {
+                self.at = other;
+                return Ok(None);
+            }
         };
         let target = file.path().to_owned();
         let first = match write(file, latents, made) {
@@ -116,6 +120,31 @@ impl Kept {
         }
         self.lost = self.requested.is_some().then_some(first);
         Ok(Some(format!("{failed}, nor anywhere else: if decoding fails, they are lost")))
+    }
+
+    /// As [`Self::store`], of a run whose state of the last step could not be stored: the latents are
+    /// then kept as those of a run without one.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    pub(super) fn store_without_state(
+        &mut self,
+        latents: &Tensor,
+        made: Option<&Recipe>,
+    ) -> Result<Option<String>> {
+        if matches!(self.at, At::None) {
+            match spare(&self.output, Existing::Beside) {
+                Ok(at) => self.at = at,
+                Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+                Err(error) => {
+                    let what = error.message();
+                    return Ok(Some(format!(
+                        "the latents could be stored nowhere ({what}): if decoding fails, they are lost"
+                    )));
+                }
+            }
+        }
+        self.store(latents, made)
     }
 
     /// The end of a run that made the video `written`; gives the latents that were requested, and

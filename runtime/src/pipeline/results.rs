@@ -372,11 +372,17 @@ impl Receiver for ToFiles<'_> {
     }
 
     fn latents(&mut self, latents: &Tensor) -> Result<()> {
-        if self.sampling
-            // The state has them, and the file comes with the video.
-            && self.files.state.is_none()
-            && let Some(warning) = self.files.latents.store(latents, self.made)?
-        {
+        if !self.sampling {
+            return Ok(());
+        }
+        let kept = &mut self.files.latents;
+        let warning = match &self.files.state {
+            // The file comes with the video.
+            Some(state) if state.has_latents() => None,
+            Some(_) => kept.store_without_state(latents, self.made)?,
+            None => kept.store(latents, self.made)?,
+        };
+        if let Some(warning) = warning {
             (self.events)(Event::Warning(warning));
         }
         Ok(())

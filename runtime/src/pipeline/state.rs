@@ -134,7 +134,14 @@ impl FoundState {
                  file is nothing of yours, remove it",
             )
         };
-        let file = Checkpoint::open(path)?;
+        // A file of ours is written whole: it was cut or changed since.
+        let damaged = |error: Error| {
+            error.advised(
+                "this was to be the state of a sampling: remove the file, and the same command begins \
+                 anew",
+            )
+        };
+        let file = Checkpoint::open(path).map_err(damaged)?;
         let (recipe, step) = (file.metadata().get(RECIPE_KEY), file.metadata().get(STEP_KEY));
         let (Some(recipe), Some(step)) = (recipe, step) else {
             return Err(no_state("the file is not the state of a sampling".to_owned()));
@@ -146,7 +153,8 @@ impl FoundState {
         let Some((Some(done), Some(total))) = numbers.filter(|(done, total)| done <= total) else {
             return Err(no_state(format!("\"{step}\" is not a number of steps")));
         };
-        let mut tensors: BTreeMap<String, Tensor> = read_tensors(path)?.into_iter().collect();
+        let mut tensors: BTreeMap<String, Tensor> =
+            read_tensors(path).map_err(damaged)?.into_iter().collect();
         if let Some((name, _)) = tensors.iter().find(|(_, tensor)| tensor.as_f32().is_err()) {
             return Err(no_state(format!("the tensor \"{name}\" is not f32")));
         }
@@ -236,6 +244,8 @@ pub(super) struct StateFile {
     next: Option<AtomicFile>,
     /// The newest state, with the steps that are done.
     newest: Option<(usize, Own)>,
+    /// Whether that is the state of the last step.
+    complete: bool,
     /// The steps that a state had which was there from the beginning.
     found: Option<usize>,
     begun: Instant,
@@ -260,6 +270,7 @@ impl StateFile {
             path: path.clone(),
             next: Some(open(path)?),
             newest: None,
+            complete: false,
             found: None,
             begun: Instant::now(),
             spent: Duration::ZERO,
@@ -285,6 +296,7 @@ impl StateFile {
         match stored {
             Ok(own) => {
                 self.newest = Some((state.done, own));
+                self.complete = state.done == state.total;
                 // It is needed only behind a later step, and opening it may fail.
                 self.next = match state.done < state.total {
                     true => open(&self.path).ok(),
@@ -322,6 +334,11 @@ impl StateFile {
             (STEP_KEY.to_owned(), format!("{}/{}", state.done, state.total)),
         ]);
         files::commit_own(save_in(file, &rows, &metadata)?)
+    }
+
+    /// Whether the state of the last step was stored and is still there: it has the latents.
+    pub(super) fn has_latents(&self) -> bool {
+        self.complete && self.newest.as_ref().is_some_and(|(_, own)| own.is_there())
     }
 
     /// The video is complete: what was stored for it is removed.

@@ -93,7 +93,7 @@ impl Schedule {
         let made = Self::made_of(levels, Self::rounding(solver));
         made.check()?;
         if solver == SolverKind::UniPc && made.sigmas[0] >= 1.0 {
-            let help = "begin below 1, such as with 0.9998, or take another solver";
+            let help = "begin below 1, such as with 0.9998, or take the solver euler, dpmpp or lcm";
             return Err(super::unipc::starts_too_high().advised(help));
         }
         Ok(made)

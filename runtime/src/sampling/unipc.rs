@@ -26,7 +26,7 @@ pub(super) fn starts_too_high() -> Error {
     let message = "the solver unipc cannot start at noise level 1, where its time λ is infinite";
     Error::input("E0925", message)
         .at("noise level 0")
-        .help("use the schedule wan or diffusers, or another solver")
+        .help("use the schedule wan or diffusers, or the solver euler, dpmpp or lcm")
 }
 
 /// x = from_sample·x̄ + from_newest·m0 + d_older·(m_older − m0) + d_now·(m_now − m0).

@@ -213,7 +213,8 @@ pub struct Generate {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub steps: Option<usize>,
     /// Noise levels of the steps in place of a schedule, falling from at most 1, such as
-    /// 1,0.94,0.83,0.63 for a model of few steps. No shift is applied to them.
+    /// 0.999,0.94,0.83,0.63 for a model of few steps. No shift is applied to them. The solver unipc
+    /// cannot begin at 1; the others can.
     #[arg(long, value_name = "LEVEL,…", value_delimiter = ',', allow_negative_numbers = true,
         conflicts_with_all = ["steps", "shift", "schedule"])]
     pub sigmas: Vec<f64>,

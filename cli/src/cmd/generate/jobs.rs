@@ -14,11 +14,15 @@ use crate::output::{self, plural};
 use crate::recipe::{self, Recipe};
 use crate::render::{self, Failure};
 use crate::trace::TraceFile;
-use anyid_runtime::files::is_direct;
+use anyid_runtime::files::{fresh_name, is_direct};
+use anyid_runtime::media::writer::{VideoWriter, WriterOptions};
 use anyid_runtime::pipeline::{Budget, FoundState, differences};
 use anyid_runtime::shard::Shard;
-use anyid_runtime::{Cancel, Error, Keep, Kind, Model, Pipeline, ReferenceSource, Request, Result};
+use anyid_runtime::{
+    Cancel, Error, Keep, Kind, Model, Pipeline, ReferenceSource, Request, Result, Size,
+};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// What is known of a job before it is begun.
@@ -68,8 +72,9 @@ pub(super) fn run(args: &Generate, cancel: &Cancel) -> std::result::Result<(), F
     };
     let mut pipeline = pipeline_of(args, &first, model, backend)?;
     let mut known = Vec::new();
+    let mut forms = HashSet::new();
     for job in &jobs {
-        match look(job, &pipeline) {
+        match look(job, &pipeline, &mut forms) {
             Ok(found) => known.push(found),
             Err(error) if error.kind() == Kind::Input => {
                 faults.push((job.line, said(&error)));
@@ -142,7 +147,7 @@ fn asked(job: &Job, model: &Model) -> Result<(Wishes, Request, f64)> {
 }
 
 /// Finds out all that can be known of a job before it is begun.
-fn look(job: &Job, pipeline: &Pipeline) -> Result<Known> {
+fn look(job: &Job, pipeline: &Pipeline, forms: &mut HashSet<String>) -> Result<Known> {
     let args = &job.args;
     if is_direct(&job.output) {
         return Err(to_pipe(&job.output));
@@ -158,8 +163,10 @@ fn look(job: &Job, pipeline: &Pipeline) -> Result<Known> {
     request.check(pipeline.model())?;
     let mut made = made(pipeline, &request, &wishes, fps)?;
     made.choices.coding = options.writer.coding;
+    let mut wanted =
+        || try_form(&job.output, request.size, fps, &options.writer, forms).map(|()| Known::Wanted);
     if !job.output.exists() {
-        return Ok(Known::Wanted);
+        return wanted();
     }
     let differ = match Recipe::read(&recipe::path_beside(&job.output)) {
         Ok(old) if old.fps != fps => "its frame rate differs".to_owned(),
@@ -180,9 +187,43 @@ fn look(job: &Job, pipeline: &Pipeline) -> Result<Known> {
         Err(_) => "there is no recipe beside it".to_owned(),
     };
     match args.force {
-        true => Ok(Known::Wanted),
+        true => wanted(),
         false => Err(Error::input("E1016", format!("another video is there ({differ})"))
             .at(job.output.display())),
+    }
+}
+
+/// Opens a result of the same form elsewhere, as a run opens it, so that the form, its coding, size and rate
+/// are known to go together; each combination once. The place of the result may not be there yet.
+fn try_form(
+    output: &Path,
+    Size { width, height, .. }: Size,
+    fps: f64,
+    options: &WriterOptions,
+    forms: &mut HashSet<String>,
+) -> Result<()> {
+    let Some(ending) = output.extension() else {
+        return Ok(());
+    };
+    let key = format!("{ending:?} {width}x{height} {fps} {options:?}");
+    if forms.contains(&key) {
+        return Ok(());
+    }
+    let folder = fresh_name(&std::env::temp_dir(), "anyid-rt-", "");
+    if std::fs::create_dir(&folder).is_err() {
+        // A run says what is wrong there.
+        return Ok(());
+    }
+    let path = folder.join("video").with_extension(ending);
+    let opened = VideoWriter::create(&path, width, height, fps, options).map(drop);
+    let _ = std::fs::remove_dir_all(&folder);
+    match opened {
+        // Faults of the place are not those of the form.
+        Err(error) if !error.code().starts_with("E10") => Err(error.placed(output.display())),
+        _ => {
+            forms.insert(key);
+            Ok(())
+        }
     }
 }
 

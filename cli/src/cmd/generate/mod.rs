@@ -134,7 +134,15 @@ fn make(
         Some(_) => None,
         None => Some(trace.watch(args.on.open()?)),
     };
-    let found = wishes.state.as_deref().map(FoundState::find).transpose()?.flatten();
+    let found = match wishes.state.as_deref().map(FoundState::find).transpose() {
+        // One of many videos is not held up by what is left of an earlier run of its own.
+        Err(error) if shared.is_some() && error.code().starts_with("E03") => {
+            let (code, what) = (error.code(), error.message());
+            progress.warn(&format!("[{code}] the state is damaged ({what}): sampling begins anew"));
+            None
+        }
+        found => found?.flatten(),
+    };
 
     request.prompt.clone_from(&wishes.prompt);
     fill(&mut request, args, old, usual)?;

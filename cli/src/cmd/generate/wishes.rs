@@ -269,7 +269,7 @@ pub(super) fn fill(
     };
     request.budget = match args.budget.as_deref().map(str::trim) {
         None => Budget::Refuse,
-        Some("auto") => Budget::Available,
+        Some(text) if text.eq_ignore_ascii_case("auto") => Budget::Available,
         Some(text) => Budget::Bytes(
             budget::parse(text)
                 .map_err(|error| error.at("--budget").also("`auto` takes what is free"))?,

@@ -4,6 +4,8 @@ use super::*;
 use crate::raw::schema;
 use crate::statistics::sample::results;
 use crate::testing::{picture, video};
+use anyid_guard::consent::Record;
+use anyid_guard::signature::SecretKey;
 use std::fs;
 
 const SYSTEMS: [(&str, f64); 3] = [("ours", 0.46), ("phantom <14B>", 0.4), ("consisid", 0.36)];
@@ -132,16 +134,17 @@ fn a_report_is_one_sound_page_that_asks_for_nothing() {
 fn faces_and_videos_are_shown_of_people_who_agreed() {
     let place = tempfile::tempdir().unwrap();
     let (results, options) = folder(place.path());
-    let consent = serde_json::json!({
+    let path = place.path().join("set/001/consent.json");
+    let own = serde_json::json!({
         "schema": "anyid.consent/1", "id": "c-1", "person": "p-001", "adult": true,
         "scopes": ["evaluate"], "publish": "results",
         "references": [{"sha256": "0".repeat(64), "role": "reference"}],
-        "not_before": "2026-01-01", "expires": "2030-01-01",
-        "issuer": {"name": "lab", "key": "ed25519:AAAA"},
+        "not_before": "2026-01-01", "expires": "2100-01-01",
+        "issuer": {"name": "lab", "key": ""},
     });
-    fs::write(place.path().join("set/001/consent.json"), consent.to_string()).unwrap();
-    let agreed = crate::set::publish(&options.root, "001");
-    assert_ne!(agreed, anyid_guard::consent::Publish::No);
+    let mut record: Record = serde_json::from_value(own).unwrap();
+    record.sign(&SecretKey::of(&[7; 32])).unwrap();
+    fs::write(&path, serde_json::to_string(&record).unwrap()).unwrap();
     let page = fs::read_to_string(write(&results, &options).unwrap()).unwrap();
     check(&page);
     let video = "src=\"../ours/IPT2V-001-P001.mp4\"";

@@ -5,7 +5,7 @@ use crate::footage::spread;
 use crate::identity::Measure;
 use anyid_files::Result;
 use anyid_files::checkpoint::hash_file;
-use anyid_files::media::{MediaKind, ReadOptions, RgbFrame, visit_frames};
+use anyid_files::media::{MediaKind, ReadOptions, RgbFrame, visit_decoded};
 use anyid_study::detect::Identities;
 use anyid_study::face::pose;
 use anyid_study::filter::{cosine, quantile, unit};
@@ -322,10 +322,10 @@ fn measured(root: &Path, file: &str, measure: Option<&Measure>) -> Result<Measur
     let path = root.join(file);
     let mut cutter = Cutter::new(&ShotSettings { trim: 0, ..ShotSettings::default() });
     let (mut times, mut ends) = (Vec::new(), 0.0);
-    let info = visit_frames(&path, &ReadOptions::default(), &mut |frame| {
-        cutter.push(&frame.image);
+    let info = visit_decoded(&path, &ReadOptions::default(), &mut |frame| {
         times.push(frame.time);
         ends = frame.time + frame.duration;
+        cutter.push(frame)?;
         Ok(ControlFlow::Continue(()))
     })?;
     let clip = info.kind == MediaKind::Video && times.len() > 1;

@@ -4,7 +4,7 @@ use super::*;
 use crate::raw::schema;
 use crate::testing::{NOBODY, measure, picture, video};
 use anyid_files::checkpoint::hash_file;
-use anyid_guard::consent::{Issuer, Picture};
+use anyid_guard::consent::{Issuer, Picture, REVOKED, revocation};
 use anyid_guard::signature::SecretKey;
 use serde_json::json;
 use std::fs;
@@ -163,10 +163,21 @@ fn consent_has_to_name_all_references_for_evaluation() {
     let all = &set.people[0].references;
     issue(vec![Scope::Evaluate], all);
     assert_eq!(gap(), None);
-    assert_eq!(publish(folder.path(), "001"), Publish::Yes);
+    assert_eq!(publish(folder.path(), "001", TODAY), Publish::Yes);
+    assert_eq!(publish(folder.path(), "001", "2027-01-01"), Publish::No);
     issue(vec![Scope::Generate], all);
     assert!(gap().unwrap().contains("does not allow this use"));
     issue(vec![Scope::Evaluate], &all[1..]);
     assert!(gap().unwrap().contains("no consent record"));
-    assert_eq!(publish(folder.path(), "002"), Publish::No);
+    assert_eq!(publish(folder.path(), "002", TODAY), Publish::No);
+    // Nobody is shown by a record that somebody else has changed, or that was revoked.
+    let path = folder.path().join("001/consent.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("2027-01-01", "2037-01-01")).unwrap();
+    assert_eq!(publish(folder.path(), "001", TODAY), Publish::No);
+    fs::write(&path, text).unwrap();
+    assert_eq!(publish(folder.path(), "001", TODAY), Publish::Yes);
+    let line = revocation("c-1", TODAY, &SecretKey::of(&[7; 32])).unwrap();
+    fs::write(folder.path().join(REVOKED), format!("{line}\n")).unwrap();
+    assert_eq!(publish(folder.path(), "001", TODAY), Publish::No);
 }

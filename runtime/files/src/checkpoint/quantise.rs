@@ -273,7 +273,9 @@ mod tests {
             return (0.0, -min);
         }
         let levels = |inverse: f32, min: f32| {
-            x.iter().map(move |value| (inverse * (value - min)).round_ties_even().clamp(0.0, MOST as f32))
+            x.iter().map(move |value| {
+                (inverse * (value - min)).round_ties_even().clamp(0.0, MOST as f32)
+            })
         };
         let error = |scale: f32, min: f32, inverse: f32, from: f32| {
             let of = levels(inverse, from).zip(x).zip(weights);
@@ -328,7 +330,8 @@ mod tests {
             let weights = x.map(|x| x.map(|value| 0.02 + value.abs()));
             let (scales, mins) = scales_and_mins(&x, &weights);
             for r in 0..RUNS {
-                let [x, w] = [&x, &weights].map(|of| std::array::from_fn::<f32, 32, _>(|i| of[i][r]));
+                let [x, w] =
+                    [&x, &weights].map(|of| std::array::from_fn::<f32, 32, _>(|i| of[i][r]));
                 let alone = scale_and_min(&x, &w);
                 let bits = |(a, b): (f32, f32)| (a.to_bits(), b.to_bits());
                 assert_eq!(bits((scales[r], mins[r])), bits(alone), "run {r}: {x:?}");

@@ -100,6 +100,26 @@ fn a_process_that_ends_in_the_middle_costs_the_attempt_alone() {
 }
 
 #[test]
+fn a_video_that_goes_forward_is_not_given_up() {
+    let folder = TempDir::new().unwrap();
+    let id = submit(&open(&folder), "a");
+    let ended_at = |step: usize| {
+        let queue = open(&folder);
+        let work = queue.take().unwrap();
+        let tensor = anyid_runtime::Tensor::from_f32([1], &[0.0]).unwrap();
+        let metadata = BTreeMap::from([(STEP_KEY.to_owned(), format!("{step}/40"))]);
+        let state = work.output.with_file_name(STATE);
+        let _ = fs::remove_file(&state);
+        anyid_runtime::weights::write_tensors(state, [("latents", &tensor)], &metadata).unwrap();
+    };
+    (1..=3 * ATTEMPTS as usize).for_each(ended_at);
+    assert_eq!(status(&open(&folder), &id), "queued");
+    // From there on it stays where it is.
+    (0..ATTEMPTS).for_each(|_| ended_at(3 * ATTEMPTS as usize));
+    assert_eq!(open(&folder).video(&id).unwrap()["error"]["code"], "E1416");
+}
+
+#[test]
 fn what_is_given_up_is_not_made() {
     let folder = TempDir::new().unwrap();
     let queue = open(&folder);

@@ -75,6 +75,8 @@ pub(super) struct Log {
     pub sound: bool,
     /// The last complaints.
     pub complaints: String,
+    /// How the program ended, if not well.
+    pub ended: Option<String>,
     /// Whether there was no room to load the program.
     pub unloaded: bool,
 }
@@ -94,7 +96,10 @@ impl Log {
     pub(super) fn quote(&self) -> String {
         let lines: Vec<&str> = self.complaints.lines().rev().take(3).collect();
         match lines.is_empty() {
-            true => "it said nothing".to_string(),
+            true => match &self.ended {
+                Some(how) => format!("it said nothing and ended with {how}"),
+                None => "it said nothing".to_string(),
+            },
             false => {
                 format!("it said: {}", lines.into_iter().rev().collect::<Vec<_>>().join(" / "))
             }

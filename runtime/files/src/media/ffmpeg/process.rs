@@ -161,7 +161,9 @@ impl Process {
             let _ = feeder.join();
         }
         let log = self.log.take().and_then(|thread| thread.join().ok());
-        Ok((status.success(), log.unwrap_or_default()))
+        let mut log = log.unwrap_or_default();
+        log.ended = (!status.success()).then(|| status.to_string());
+        Ok((status.success(), log))
     }
 }
 

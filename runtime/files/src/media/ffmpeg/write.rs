@@ -133,6 +133,10 @@ impl Wanted {
                 _ => words.extend(["-pix_fmt", "yuv420p", "-b:v", &bits]),
             }
         }
+        if matches!(self.ending.as_str(), "mkv" | "webm") {
+            // Without a random number for the segment: the same frames make the same file.
+            words.extend(["-fflags", "+bitexact"]);
+        }
         words.push("-y");
         arguments.extend(words.into_iter().map(OsString::from));
         arguments.push(file_argument(&self.target));
@@ -402,6 +406,13 @@ mod tests {
         let log = Log { complaints, ..Log::default() };
         assert_eq!(wanted("mkv", (24, 1)).failed(&log).code(), "E1012");
         assert_eq!(wanted("mkv", (24, 1)).failed(&Log::default()).code(), "E0811");
+    }
+
+    #[test]
+    fn a_program_that_dies_without_a_word_is_quoted_with_how_it_ended() {
+        let ended = Some("signal: 6 (SIGABRT)".to_owned());
+        let error = wanted("mkv", (24, 1)).failed(&Log { ended, ..Log::default() });
+        assert!(error.message().contains("signal: 6 (SIGABRT)"), "{error}");
     }
 
     #[test]

@@ -74,11 +74,7 @@ impl Question {
     pub fn temperature(self) -> f64 {
         match self {
             Self::Describe | Self::Simplify => 0.2,
-            Self::Compare
-            | Self::Several(_)
-            | Self::Parse
-            | Self::Moderate
-            | Self::Judge(_) => 0.0,
+            Self::Compare | Self::Several(_) | Self::Parse | Self::Moderate | Self::Judge(_) => 0.0,
             Self::Invent => 0.8,
         }
     }
