@@ -227,7 +227,10 @@ fn animations_keep_every_pixel_and_finer_pixel_formats_more_of_colours() {
     let usual = of("usual.mkv", "");
     // Containers have no random number inside.
     of("twin.mkv", "");
-    assert!(bytes(&folder, "usual.mkv") == bytes(&folder, "twin.mkv"), "mkv differs from run to run");
+    assert!(
+        bytes(&folder, "usual.mkv") == bytes(&folder, "twin.mkv"),
+        "mkv differs from run to run"
+    );
     let [half, full, ten] = [
         of("half.mkv", "--pix-format yuv422p"),
         of("full.mkv", "--pix-format yuv444p"),

@@ -102,7 +102,14 @@ fn every_code_is_expected_by_a_test() {
         collect(&root.join(package).join("src"), &mut codes);
         files(&root.join(package).join("src"), &mut |_, tests| add(tests));
     }
-    for folder in ["ir/tests", "cli/tests", "runtime/study/tests", "tests/tests", "tests/ir"] {
+    for folder in [
+        "ir/tests",
+        "cli/tests",
+        "runtime/study/tests",
+        "runtime/evaluation/tests",
+        "tests/tests",
+        "tests/ir",
+    ] {
         files(&root.join(folder), &mut |_, tests| {
             // This list is no test of what it lists.
             if !tests.contains("const INTERNAL: [&str") {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use anyid_runtime::media::writer::{VideoWriter, WriterOptions};
+use anyid_runtime::media::{RgbFrame, lossless};
 use common::Folder;
 use serde_json::Value;
 
@@ -63,11 +63,8 @@ fn what_a_model_refuses_leaves_nothing() {
     let refused = folder.run(&format!("{RUN} --policy p.toml --ref @{picture} -o d.gif"));
     refused.fails("E1114").says("reference 1");
     // One that lets what is white pass and refuses the result: the preview of it goes as well.
-    let options = WriterOptions::default();
-    let mut writer =
-        VideoWriter::create(&folder.path("white.png"), 64, 64, 24.0, &options).unwrap();
-    writer.push(&[255; 3 * 64 * 64]).unwrap();
-    writer.finish().unwrap();
+    let white = RgbFrame { width: 64, height: 64, data: vec![255; 3 * 64 * 64] };
+    folder.write("white.png", lossless::picture(&white).unwrap());
     folder
         .write("m.onnx", tiny::means(32, "logits", &[0.0, -8.0, 0.0, 0.0, 0.0, 0.0], &[0.0, 6.0]));
     let before = folder.names();

@@ -265,7 +265,7 @@ const UNCONCERNED: &str = "--ref --first-frame --prompt --change --keep --prompt
     --dry-run --recipe --no-recipe-inside --trace --config --json --help --version";
 
 /// Sources in which the program looks at its environment, and what for.
-const ENVIRONMENT: [(&str, &str); 13] = [
+const ENVIRONMENT: [(&str, &str); 14] = [
     (
         "cli/src/cmd/safeguards/mod.rs",
         "a policy, behind that of the system; the state folder, unless a policy says",
@@ -277,6 +277,7 @@ const ENVIRONMENT: [(&str, &str); 13] = [
     ("cli/src/cmd/generate/jobs.rs", "shares of work"),
     ("cli/src/cmd/data/args.rs", "shares of work"),
     ("cli/src/cmd/eval.rs", "shares of work"),
+    ("cli/src/cmd/eval/score.rs", "shares of work; keys of servers that judge"),
     ("cli/src/cmd/prompt/servers.rs", "keys of servers that describe"),
     ("cli/src/cmd/serve.rs", "the token of clients"),
     ("runtime/src/engine/backend.rs", "settings of devices"),

@@ -7,7 +7,7 @@ mod scripted;
 #[path = "../../runtime/study/tests/tiny_onnx/mod.rs"]
 mod tiny;
 
-use anyid_runtime::media::writer::{VideoWriter, WriterOptions};
+use anyid_runtime::media::{RgbFrame, lossless};
 use common::Folder;
 use scripted::{Scripted, play, said};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn last_record(folder: &Folder) -> Value {
 }
 
 /// A model that refuses floods, warns of speeches, gives no sound answer about riddles, and has no
-/// key for locks.
+/// key for harbours.
 fn model() -> Scripted {
     Scripted::answer(|_, body| {
         let text = body["messages"].to_string();
@@ -38,7 +38,7 @@ fn model() -> Scripted {
             text if text.contains("flood") => answer("block", &["weapon", "violence_graphic"]),
             text if text.contains("speech") => answer("warn", &["deception"]),
             text if text.contains("riddle") => said("I would rather not say.", "stop"),
-            text if text.contains("lock") => play(401, "no"),
+            text if text.contains("harbour") => play(401, "no"),
             _ => answer("allow", &[]),
         }
     })
@@ -84,10 +84,11 @@ fn a_language_model_refuses_more_and_allows_nothing() {
     assert_eq!(asked(), before);
     // A negative prompt is looked at with the prompt; references are not sent.
     let picture = "examples/characters/first/portrait.png";
-    let words = format!("--moderation-llm llm.toml --guidance 2 --ref @{picture} -o e.gif");
+    let words = format!("--moderation-llm llm.toml --ref @{picture} -o e.gif");
+    let guided = SMALL.replace("--guidance 1", "--guidance 2");
     folder
         .run_with(
-            &format!("{SMALL} {words}"),
+            &format!("{guided} {words}"),
             &["--prompt", "a lake", "--negative-prompt", "a flood"],
         )
         .fails("E1101");
@@ -102,7 +103,7 @@ fn a_language_model_refuses_more_and_allows_nothing() {
     assert!(server.bodies()[0]["response_format"].to_string().contains("decision"));
 
     // Without an answer the rules decide, or nothing is made.
-    for (text, why) in [("a riddle", "no JSON object"), ("a lock", "E1232")] {
+    for (text, why) in [("a riddle", "no JSON object"), ("a harbour", "E1232")] {
         let alone = run(text, "--moderation-llm llm.toml -o f.gif --force").fine();
         assert!(alone.err.contains("the rules alone decided"), "{}", alone.err);
         assert!(alone.err.contains(why), "{}", alone.err);
@@ -140,11 +141,7 @@ fn picture(folder: &Folder, name: &str, change: impl Fn(usize, usize, [u8; 3]) -
     };
     let data: Vec<u8> = (0..width * height).flat_map(pixel).collect();
     std::fs::create_dir_all(folder.path(name).parent().unwrap()).unwrap();
-    let options = WriterOptions::default();
-    let mut writer =
-        VideoWriter::create(&folder.path(name), width, height, 24.0, &options).unwrap();
-    writer.push(&data).unwrap();
-    writer.finish().unwrap();
+    folder.write(name, lossless::picture(&RgbFrame { width, height, data }).unwrap());
 }
 
 #[test]

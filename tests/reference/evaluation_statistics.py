@@ -62,7 +62,7 @@ def wilcoxon(rng):
     for n in (5, 10, 14):  # with ties and zeros: all signs are counted here
         values = rng.integers(-3, 5, n).astype(float).tolist()
         cases.append({"values": values, "p": all_signs(values)})
-    for n in (60, 200):  # many, with ties and without
+    for n in (90, 200):  # many, with ties and without
         rounded = np.round(rng.normal(0.3, 2, n)).tolist()
         smooth = rng.normal(0.1, 1, n).tolist()
         for values in (rounded, smooth):

@@ -185,6 +185,7 @@ fn record(options: &Options, tools: &Tools, systems: &[System], cases: String) -
             models.push(model.clone());
         }
     }
+    models.sort_by(|a, b| (&a.role, &a.name).cmp(&(&b.role, &b.name)));
     let tasks = systems.iter().filter(|system| !system.tasks.is_empty());
     let notes = systems.iter().filter_map(|s| Some((s.name.clone(), s.note.clone()?)));
     Run {

@@ -110,7 +110,7 @@ fn a_video_that_goes_forward_is_not_given_up() {
         let metadata = BTreeMap::from([(STEP_KEY.to_owned(), format!("{step}/40"))]);
         let state = work.output.with_file_name(STATE);
         let _ = fs::remove_file(&state);
-        anyid_runtime::weights::write_tensors(state, [("latents", &tensor)], &metadata).unwrap();
+        anyid_runtime::weights::write_tensors(&state, [("latents", &tensor)], &metadata).unwrap();
     };
     (1..=3 * ATTEMPTS as usize).for_each(ended_at);
     assert_eq!(status(&open(&folder), &id), "queued");
